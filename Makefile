@@ -1,0 +1,48 @@
+# `make serve` and `make test` work on a fresh machine with Python 3.11 or later, with or without uv.
+
+BIN := .venv/bin
+INSTALL := requirements/install
+CODE := learnflow_core learnflow_http storage_backends payment_gateways tests benchmarks
+
+# Extra arguments for the program that a target runs, as in `make serve ARGS="--port 9000"`.
+ARGS ?=
+
+# A lock holds for every platform and Python, has a hash for each file, and names no registry.
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header --group build
+
+.PHONY: help serve test lint soak bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: .venv/.serve ## Run the server with demo data on 127.0.0.1:8000 (ARGS=... adds options).
+	$(BIN)/learnflow serve --demo $(ARGS)
+
+test: lint ## Check the code, then run every test (ARGS=... goes to pytest).
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/.test ## Check style, types and the arrows between the layers.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: .venv/.test ## Run the tests with many more random examples than usual.
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=soak $(ARGS)
+
+bench: .venv/.test ## Measure (ARGS="limiter" or ARGS="http" chooses).
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer versions).
+	$(COMPILE) --extra server -o requirements/serve.txt $(ARGS)
+	$(COMPILE) --extra server --group test -c requirements/serve.txt -o requirements/test.txt $(ARGS)
+
+clean: ## Remove everything that make made.
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each lock: a second call finds it and starts at once.
+.venv/.%: requirements/%.txt pyproject.toml $(INSTALL)
+	@$(INSTALL) $*

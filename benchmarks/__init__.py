@@ -1,0 +1,1 @@
+"""Measurements of the limiter and the server beside their peers: `python -m benchmarks`."""

@@ -1,0 +1,1 @@
+"""How LearnFlow is paid: each gateway fulfils the payment port of `learnflow_core.ports`."""

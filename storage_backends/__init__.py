@@ -1,0 +1,1 @@
+"""Where LearnFlow keeps its data: each backend fulfils `learnflow_core.ports` with one driver library."""
