@@ -32,7 +32,7 @@ def _byte_table(alphabet: str) -> tuple[bytes, bytes]:
 
 _TABLES: Final = {alphabet: _byte_table(alphabet) for alphabet in (_BASE_36, _BASE_62)}
 
-_LENGTH: Final = 12  # 62 bits: among a thousand million ids of a kind, a collision has a chance of one in nine
+_LENGTH: Final = 12  # 62 bits: among a thousand million ids of a kind, a collision has a chance of one in ten
 _LENGTH_CERTIFICATE: Final = 20  # 103 bits: anyone may ask about a certificate, so that its id must not be guessable
 
 _SECRET_LENGTH: Final = 30  # 178 bits
@@ -92,7 +92,7 @@ def api_key_digest(secret: str) -> str:
 def _random_digits(alphabet: str, length: int, random_bytes: RandomBytes) -> str:
     table, rejected = _TABLES[alphabet]
     digits = b""
-    while len(digits) < length:  # once, but for one id in ten million
+    while len(digits) < length:  # nearly always once
         digits += random_bytes(length + 8).translate(table, rejected)
     return digits[:length].decode("ascii")
 

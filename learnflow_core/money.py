@@ -54,7 +54,10 @@ def parse_amount(text: str, currency: str) -> int:
         return 0
     if exponent < 0:
         raise _bad_amount(f"has more decimals than {currency} allows ({decimals})")
-    if len(digits) + exponent > len(str(MAX_AMOUNT_MINOR)) or (minor := int(digits) * 10**exponent) > MAX_AMOUNT_MINOR:
+    if (
+        len(digits) + exponent > len(str(MAX_AMOUNT_MINOR))
+        or (minor := int(digits + "0" * exponent)) > MAX_AMOUNT_MINOR
+    ):
         raise _bad_amount(f"must be at most {format_amount(MAX_AMOUNT_MINOR, currency)} {currency}")
     return minor
 
