@@ -1,0 +1,391 @@
+"""What the core asks of the world: a storage, a payment gateway, the time, and chance.
+
+**Storage.** `read` and `write` run a piece of work, a function of one `Transaction`, and answer what it returned. A
+write is durable when `write` returns, and undone whole when the work raises. The work awaits nothing but its
+transaction and has no other effect, because a backend may run it on a thread of its own, together with others in one
+commit, or a second time after a conflict. A caller that is cancelled meanwhile leaves no transaction open; a write
+already under way completes.
+
+Every method may raise `LearnFlowError(service_unavailable)` when the database cannot be used now. What the schema may
+refuse for a reason of the business is never an exception: those methods answer whether they did it.
+
+A read sees one snapshot. Lists come in a total order whose ties end at the id, the same on every backend: text compares
+by code point. Pages count (`Slice.total`), cursors do not and say where to go on (`Slice.next_after`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+
+from learnflow_core.errors import Code
+from learnflow_core.ids import new_id
+from learnflow_core.model import (
+    Account,
+    ApiKey,
+    Category,
+    Certificate,
+    Course,
+    CourseStatus,
+    CourseSummary,
+    Enrollment,
+    EnrollmentStatus,
+    Instant,
+    Level,
+    Mode,
+    Payment,
+    PaymentMethod,
+    RefreshToken,
+    Reply,
+    TokenFamily,
+    User,
+)
+from learnflow_core.pagination import Cursor, Page, Slice
+from learnflow_core.search import SearchQuery
+
+T = TypeVar("T")
+Paging = Page | Cursor
+
+
+class Context(msgspec.Struct, frozen=True):
+    """The instant at which a use case happens, and the randomness it may draw: arguments, so that a test holds both."""
+
+    now: Instant
+    random_bytes: Callable[[int], bytes]
+
+    def new_id(self, prefix: str) -> str:
+        """A new id with this prefix (`learnflow_core.ids`)."""
+        return new_id(prefix, self.random_bytes)
+
+
+CourseSort = Literal["relevance", "popular", "newest", "rating", "price", "-price"]
+
+
+class CourseQuery(msgspec.Struct, frozen=True):
+    """Which courses a list shows, and in what order.
+
+    `account_id` null: every account's. `relevance` needs `search`: courses whose title holds every word come first,
+    then the others, each part by popularity. `popular` and `newest` and `rating` fall, `price` rises, `-price` falls.
+    """
+
+    sort: CourseSort
+    search: SearchQuery | None = None
+    category: str | None = None
+    level: Level | None = None
+    status: CourseStatus = "published"
+    account_id: str | None = None
+
+
+class EnrollmentQuery(msgspec.Struct, frozen=True):
+    """Which enrolments a list shows, the latest first (`enrolled_at`).
+
+    Within `mode`: those of the account's users, or (`seen_by`) a user's own and those in the courses the user created.
+    """
+
+    mode: Mode
+    account_id: str | None = None
+    seen_by: str | None = None
+    user_id: str | None = None
+    course_id: str | None = None
+    status: EnrollmentStatus | None = None
+    updated_since: Instant | None = None
+
+
+class CertificateQuery(msgspec.Struct, frozen=True):
+    """Which certificates a list shows, the latest first (`issued_at`); visibility as in `EnrollmentQuery`."""
+
+    mode: Mode
+    account_id: str | None = None
+    seen_by: str | None = None
+    user_id: str | None = None
+    course_id: str | None = None
+
+
+class Accounts(Protocol):
+    """Accounts, and the licences that an Enterprise account's enrolments hold."""
+
+    async def add(self, account: Account) -> None:
+        """Keep a new account."""
+
+    async def get(self, account_id: str) -> Account | None:
+        """The account with this id."""
+
+    async def put(self, account: Account) -> None:
+        """Replace name, plan, rate, licences and suspension of the account with this id."""
+
+    async def list(self, paging: Paging) -> Slice[Account]:
+        """All accounts, the oldest first."""
+
+    async def take_license(self, account_id: str, mode: Mode) -> bool:
+        """Take one licence, unless all are in use (then False, and nothing changes)."""
+
+    async def return_license(self, account_id: str, mode: Mode) -> None:
+        """Give one licence back."""
+
+
+class ApiKeys(Protocol):
+    """API keys, found by the digest of their secret."""
+
+    async def add(self, key: ApiKey) -> None:
+        """Keep a new key."""
+
+    async def get(self, key_id: str) -> ApiKey | None:
+        """The key with this id."""
+
+    async def by_digest(self, digest: str) -> tuple[ApiKey, Account] | None:
+        """The key whose secret has this digest, with its account; expired and revoked ones too."""
+
+    async def put(self, key: ApiKey) -> None:
+        """Replace name, expiry and revocation of the key with this id."""
+
+    async def list(self, account_id: str, mode: Mode | None, paging: Paging) -> Slice[ApiKey]:
+        """The account's keys, the newest first; those of one mode where one is given."""
+
+    async def touch(self, used: Sequence[tuple[str, Instant]]) -> None:
+        """Note when keys were last used; an earlier instant never replaces a later one."""
+
+
+class Users(Protocol):
+    """People. Emails are compared by their folded form (`learnflow_core.model.fold_email`)."""
+
+    async def add(self, user: User) -> bool:
+        """Keep a new user; False when the email or the external id is another's, in this account and mode."""
+
+    async def get(self, user_id: str) -> User | None:
+        """The user with this id; deleted ones too."""
+
+    async def put(self, user: User) -> bool:
+        """Replace the user with this id; False when the email or the external id is another's. A deleted user's are
+        free."""
+
+    async def by_email(self, folded_email: str, mode: Mode, account_id: str | None) -> Sequence[User]:
+        """The users who sign in with this email: at most one in each account, and two are enough to tell."""
+
+    async def list(self, account_id: str, mode: Mode, paging: Paging) -> Slice[User]:
+        """The account's users who are not deleted, the newest first."""
+
+
+class Courses(Protocol):
+    """The catalogue, its search index and its categories."""
+
+    async def add(self, course: Course) -> bool:
+        """Keep a new course; False when its external id is another's in the account."""
+
+    async def get(self, course_id: str) -> Course | None:
+        """The course with this id, whatever its status."""
+
+    async def by_external_id(self, account_id: str, external_id: str) -> Course | None:
+        """The account's course with this external id."""
+
+    async def put(self, course: Course) -> bool:
+        """Replace the course with this id, its place in the index and the counts of its category."""
+
+    async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
+        """The courses a query names, in its order."""
+
+    async def known(self, course_ids: Collection[str]) -> frozenset[str]:
+        """Those of the ids that are courses."""
+
+    async def categories(self, paging: Paging) -> Slice[Category]:
+        """Every category that has a published course, by slug."""
+
+    async def name_category(self, slug: str, name: str) -> None:
+        """Give a category its name, unless it has one."""
+
+    async def take_seat(self, course_id: str, mode: Mode) -> bool:
+        """Take one seat, unless all are taken (then False, and nothing changes). Exact under any concurrency."""
+
+    async def free_seat(self, course_id: str, mode: Mode) -> None:
+        """Give one seat back."""
+
+    async def settle(self, limit: int) -> int:
+        """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did."""
+
+
+class Enrollments(Protocol):
+    """Enrolments; at most one live one for a user in a course."""
+
+    async def add(self, enrollment: Enrollment) -> bool:
+        """Keep a new enrolment; False when the user has a live one in the course."""
+
+    async def get(self, enrollment_id: str) -> Enrollment | None:
+        """The enrolment with this id."""
+
+    async def live(self, user_id: str, course_id: str) -> Enrollment | None:
+        """The user's pending, active or completed enrolment in the course."""
+
+    async def put(self, enrollment: Enrollment) -> None:
+        """Replace status, progress, payment, certificate and instants of the enrolment with this id."""
+
+    async def completed(self, user_id: str, course_ids: Collection[str]) -> frozenset[str]:
+        """Those of the courses that the user has completed."""
+
+    async def list(self, query: EnrollmentQuery, paging: Paging) -> Slice[Enrollment]:
+        """The enrolments a query names."""
+
+    async def live_of_user(self, user_id: str) -> Sequence[Enrollment]:
+        """Every live enrolment of a user."""
+
+
+class Payments(Protocol):
+    """What was charged, refused and refunded, and the methods it was paid with."""
+
+    async def add(self, payment: Payment) -> None:
+        """Keep a new payment."""
+
+    async def get(self, payment_id: str) -> Payment | None:
+        """The payment with this id."""
+
+    async def put(self, payment: Payment) -> None:
+        """Replace the status of the payment with this id."""
+
+    async def unresolved(self, before: Instant, limit: int) -> Sequence[Payment]:
+        """Payments that have been `charging` or `refunding` since before an instant, the oldest first."""
+
+    async def add_method(self, method: PaymentMethod) -> None:
+        """Keep a new payment method."""
+
+    async def method(self, method_id: str) -> PaymentMethod | None:
+        """The payment method with this id; deleted ones too."""
+
+    async def put_method(self, method: PaymentMethod) -> None:
+        """Replace the deletion of the method with this id."""
+
+    async def delete_methods(self, user_id: str, now: Instant) -> None:
+        """Delete every method of a user."""
+
+    async def methods(self, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
+        """A user's methods that are not deleted, the newest first."""
+
+
+class Certificates(Protocol):
+    """Certificates; one for an enrolment."""
+
+    async def add(self, certificate: Certificate) -> None:
+        """Keep a new certificate."""
+
+    async def get(self, certificate_id: str) -> Certificate | None:
+        """The certificate with this id."""
+
+    async def put(self, certificate: Certificate) -> None:
+        """Replace recipient and revocation of the certificate with this id."""
+
+    async def list(self, query: CertificateQuery, paging: Paging) -> Slice[Certificate]:
+        """The certificates a query names."""
+
+    async def erase_recipient(self, user_id: str) -> None:
+        """Take the person's name off every certificate of the user."""
+
+
+class Session(msgspec.Struct, frozen=True):
+    """All that decides whether a token is still good: its family, its user, their account, its own revocation."""
+
+    family: TokenFamily
+    user: User
+    account: Account
+    token_revoked: bool
+
+
+class Tokens(Protocol):
+    """Families of tokens, single tokens revoked before their time, and the chain of rotated refresh tokens."""
+
+    async def add_family(self, family: TokenFamily) -> None:
+        """Keep a new family."""
+
+    async def session(self, family_id: str, token_id: str) -> Session | None:
+        """What a token of the family depends on."""
+
+    async def extend_family(self, family_id: str, expires_at: Instant) -> None:
+        """Let a family live longer."""
+
+    async def revoke_family(self, family_id: str, now: Instant) -> None:
+        """End a family."""
+
+    async def revoke_of_user(self, user_id: str, now: Instant) -> None:
+        """End every family of a user."""
+
+    async def revoke_of_key(self, key_id: str, now: Instant) -> None:
+        """End every family that a key minted."""
+
+    async def revoke_token(self, token_id: str, expires_at: Instant) -> None:
+        """End one token; remembered until it would have expired."""
+
+    async def refresh_token(self, token_id: str) -> RefreshToken | None:
+        """What rotation knows of a refresh token."""
+
+    async def put_refresh_token(self, token: RefreshToken) -> None:
+        """Keep, or replace, what rotation knows of a refresh token."""
+
+
+class Replies(Protocol):
+    """Replies kept under an idempotency key, each for one caller and one operation (`scope`)."""
+
+    async def get(self, scope: str, key: str) -> Reply | None:
+        """The reply under the key."""
+
+    async def put(self, scope: str, key: str, reply: Reply) -> None:
+        """Keep, or replace, the reply under the key."""
+
+    async def drop(self, scope: str, key: str) -> None:
+        """Forget the reply under the key."""
+
+
+class SandboxCharges(Protocol):
+    """The sandbox payment service's own record of what it was asked, by idempotency key."""
+
+    async def add(self, key: str, outcome: str, now: Instant) -> str:
+        """Keep the outcome of the first request under a key; answer what is kept, the first one's."""
+
+
+class Transaction(Protocol):
+    """One transaction, in groups of the domain's words."""
+
+    accounts: Accounts
+    api_keys: ApiKeys
+    users: Users
+    courses: Courses
+    enrollments: Enrollments
+    payments: Payments
+    certificates: Certificates
+    tokens: Tokens
+    replies: Replies
+    sandbox_charges: SandboxCharges
+
+    async def purge(self, now: Instant) -> None:
+        """Forget what time has made worthless: expired families and revocations, replies older than 24 hours."""
+
+
+Work = Callable[[Transaction], Awaitable[T]]
+
+
+class Storage(Protocol):
+    """A backend; see the top of this module for what it promises."""
+
+    async def read(self, work: Work[T]) -> T:
+        """Run work that changes nothing, on one snapshot."""
+
+    async def write(self, work: Work[T]) -> T:
+        """Run work that changes something; what it returns is answered once it is durable."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the database."""
+
+
+class PaymentGateway(Protocol):
+    """A payment service. Both calls carry the payment's id as idempotency key: asking again never pays twice.
+
+    Either raises `LearnFlowError(service_unavailable)` when the outcome is not known; the payment then stays
+    unresolved.
+    """
+
+    builtin_methods: Mapping[str, str]
+    """Payment methods that every user has without adding them, with their tokens (a sandbox's test cards)."""
+
+    async def charge(self, payment: Payment) -> Code | None:
+        """Charge `payment.amount` to `payment.token`: None when it is paid, else the code of the refusal
+        (`card_declined`, `insufficient_funds`, `authentication_required`, `invalid_payment_method`)."""
+
+    async def refund(self, payment: Payment) -> None:
+        """Give the whole amount back."""

@@ -1,0 +1,135 @@
+"""The catalogue: publishing, changing and archiving courses."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from learnflow_core.access import Actor
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.fields import CategorySlug, ExternalId, IdText, Language, LongText, Price, Seats, Title
+from learnflow_core.model import Course, CourseStatus, Level, Section
+from learnflow_core.ports import Context, Transaction
+from learnflow_core.usecases.visible import get_course, owns
+
+Curriculum = Annotated[tuple[Section, ...], Meta(max_length=200)]
+Prerequisites = Annotated[tuple[IdText, ...], Meta(max_length=20)]
+
+
+class NewCourse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a new course is made of. `instructor` defaults to the account's name; `seats` null: no limit, 0: closed."""
+
+    title: Title
+    category: CategorySlug
+    price: Price
+    instructor: Title | None = None
+    level: Level = "all"
+    description: LongText = ""
+    language: Language = "en"
+    curriculum: Curriculum = ()
+    seats: Seats | None = None
+    prerequisites: Prerequisites = ()
+    status: CourseStatus = "published"
+    external_id: ExternalId | None = None
+
+
+class CourseChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to change about a course; what is absent stays."""
+
+    title: Title | UnsetType = UNSET
+    category: CategorySlug | UnsetType = UNSET
+    price: Price | UnsetType = UNSET
+    instructor: Title | UnsetType = UNSET
+    level: Level | UnsetType = UNSET
+    description: LongText | UnsetType = UNSET
+    language: Language | UnsetType = UNSET
+    curriculum: Curriculum | UnsetType = UNSET
+    seats: Seats | UnsetType | None = UNSET
+    prerequisites: Prerequisites | UnsetType = UNSET
+    status: CourseStatus | UnsetType = UNSET
+    external_id: ExternalId | UnsetType | None = UNSET
+
+
+async def create_course(tx: Transaction, actor: Actor, new: NewCourse, ctx: Context) -> Course:
+    """Publish a course, or keep it as a draft, in the actor's account."""
+    course = Course(
+        id=ctx.new_id("crs"),
+        account_id=actor.account_id,
+        created_by=actor.user_id,
+        title=new.title,
+        instructor=new.instructor or actor.account_name,
+        category=new.category,
+        level=new.level,
+        price=new.price.money(),
+        rating=None,
+        total_students=0,
+        students_base=0,
+        description=new.description,
+        language=new.language,
+        curriculum=new.curriculum,
+        status=new.status,
+        seats=new.seats,
+        prerequisites=new.prerequisites,
+        external_id=new.external_id,
+        created_at=ctx.now,
+        updated_at=ctx.now,
+    )
+    await _check_prerequisites(tx, course)
+    if not await tx.courses.add(course):
+        raise _external_id_taken()
+    return course
+
+
+async def change_course(tx: Transaction, actor: Actor, course_id: str, changes: CourseChanges, ctx: Context) -> Course:
+    """Change what `changes` names of a course the actor may change."""
+    course = await _changeable(tx, actor, course_id)
+    given = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not UNSET}
+    if isinstance(changes.price, Price):
+        given["price"] = changes.price.money()
+    changed = msgspec.structs.replace(course, **given)
+    if changed == course:
+        return course
+    await _check_prerequisites(tx, changed)
+    return await _put(tx, changed, ctx)
+
+
+async def archive_course(tx: Transaction, actor: Actor, course_id: str, ctx: Context) -> Course:
+    """Take a course out of the catalogue; who is enrolled keeps it. Archiving twice changes nothing."""
+    course = await _changeable(tx, actor, course_id)
+    if course.status == "archived":
+        return course
+    return await _put(tx, msgspec.structs.replace(course, status="archived"), ctx)
+
+
+async def _changeable(tx: Transaction, actor: Actor, course_id: str) -> Course:
+    """The course, if the actor may change it: the owning account's key or admin, or the instructor who created it."""
+    course = await get_course(tx, actor, course_id)
+    if not owns(actor, course) or not (actor.sees_account or course.created_by == actor.user_id):
+        raise LearnFlowError(Code.FORBIDDEN, "Only those who publish a course can change it.")
+    return course
+
+
+async def _put(tx: Transaction, course: Course, ctx: Context) -> Course:
+    course = msgspec.structs.replace(course, updated_at=ctx.now)
+    if not await tx.courses.put(course):
+        raise _external_id_taken()
+    return course
+
+
+async def _check_prerequisites(tx: Transaction, course: Course) -> None:
+    known = await tx.courses.known(course.prerequisites) if course.prerequisites else frozenset()
+    wrong = [course_id for course_id in course.prerequisites if course_id not in known or course_id == course.id]
+    if wrong:
+        raise LearnFlowError(
+            Code.INVALID_PARAMETER,
+            f"{wrong[0]} cannot be a prerequisite of this course: it is no other course.",
+            param="prerequisites",
+        )
+
+
+def _external_id_taken() -> LearnFlowError:
+    return LearnFlowError(
+        Code.INVALID_PARAMETER, "Another course of the account has this external_id.", param="external_id"
+    )

@@ -1,0 +1,125 @@
+"""Sessions of users: a sign-in opens a family of tokens, refreshing carries it on, revoking ends it.
+
+Tokens themselves (their signature and encoding) belong to the HTTP layer; here is what is known of them: ids, families
+and the chain of rotated refresh tokens (RFC 9700, section 4.14; RFC 7009 for revocation).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from learnflow_core.access import Actor
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import DAY, SECOND, Instant, Mode, RefreshToken, TokenFamily, User, fold_email
+from learnflow_core.ports import Context, Session, Transaction
+from learnflow_core.usecases.visible import get_user
+
+REFRESH_LIFETIME: Instant = 30 * DAY
+STRICT_GRACE: Instant = 30 * SECOND
+"""How long a retired refresh token still answers with its successor under strict rotation: time for a retry."""
+
+Rotation = Literal["off", "compatible", "strict"]
+"""What refreshing does to the refresh token: nothing (`off`); a successor is offered, and the parent works until the
+successor is first used (`compatible`); a successor replaces the parent at once (`strict`)."""
+
+
+async def find_login(tx: Transaction, email: str, mode: Mode, account_id: str | None) -> User | None:
+    """The one user who signs in with this email; none when nobody, or more than one account's people, does."""
+    users = await tx.users.by_email(fold_email(email), mode, account_id)
+    return users[0] if len(users) == 1 else None
+
+
+async def open_family(
+    tx: Transaction, user: User, *, scopes: frozenset[str], key_id: str | None, ctx: Context
+) -> TokenFamily:
+    """Begin a session of `user`, whose tokens do no more than `scopes`."""
+    family = TokenFamily(
+        id=ctx.new_id("fam"),
+        user_id=user.id,
+        key_id=key_id,
+        scopes=tuple(sorted(scopes)),
+        created_at=ctx.now,
+        expires_at=ctx.now + REFRESH_LIFETIME,
+        revoked_at=None,
+    )
+    await tx.tokens.add_family(family)
+    return family
+
+
+async def mint(tx: Transaction, actor: Actor, user_id: str, ctx: Context) -> TokenFamily:
+    """Begin a session of one of the account's users on behalf of its key, within the key's scopes."""
+    user = await get_user(tx, actor, user_id)
+    return await open_family(tx, user, scopes=actor.scopes, key_id=actor.key_id, ctx=ctx)
+
+
+def check_session(session: Session | None, now: Instant) -> Session:
+    """The session, if its tokens are good: not revoked, not expired, its user still there; else `invalid_token`."""
+    if (
+        session is None
+        or session.token_revoked
+        or session.family.revoked_at is not None
+        or session.family.expires_at <= now
+        or session.user.deleted_at is not None
+    ):
+        raise LearnFlowError(Code.INVALID_TOKEN)
+    return session
+
+
+async def rotate(
+    tx: Transaction, session: Session, token_id: str, rotation: Rotation, ctx: Context
+) -> RefreshToken | None:
+    """Use a refresh token: its successor, or None when rotation is `off`, or when the use is a sign of theft.
+
+    Theft (a retired token is used again) ends the whole family, so the answer must commit rather than raise: the
+    caller tells the two apart by `rotation`. Parallel and retried uses get the same successor.
+    """
+    if rotation == "off":
+        return None
+    token = await tx.tokens.refresh_token(token_id) or _first(token_id, session.family, ctx)
+    if token.retired_at is not None and (rotation == "compatible" or ctx.now - token.retired_at > STRICT_GRACE):
+        await tx.tokens.revoke_family(session.family.id, ctx.now)
+        return None
+    await _retire_parent(tx, token, ctx)
+    if token.successor_id is not None:
+        return await tx.tokens.refresh_token(token.successor_id)
+    successor = RefreshToken(
+        id=ctx.new_id("tok"),
+        family_id=session.family.id,
+        parent_id=token.id,
+        successor_id=None,
+        issued_at=ctx.now,
+        rotated_at=None,
+        retired_at=None,
+    )
+    await tx.tokens.put_refresh_token(successor)
+    rotated = msgspec.structs.replace(
+        token,
+        successor_id=successor.id,
+        rotated_at=ctx.now,
+        retired_at=ctx.now if rotation == "strict" else None,
+    )
+    await tx.tokens.put_refresh_token(rotated)
+    await tx.tokens.extend_family(session.family.id, ctx.now + REFRESH_LIFETIME)
+    return successor
+
+
+def _first(token_id: str, family: TokenFamily, ctx: Context) -> RefreshToken:
+    """A refresh token that rotation meets for the first time: the one the sign-in issued."""
+    return RefreshToken(
+        id=token_id,
+        family_id=family.id,
+        parent_id=None,
+        successor_id=None,
+        issued_at=family.created_at,
+        rotated_at=None,
+        retired_at=None,
+    )
+
+
+async def _retire_parent(tx: Transaction, token: RefreshToken, ctx: Context) -> None:
+    """The first use of a successor shows that it arrived: from then on its parent is of no use to an honest client."""
+    parent = await tx.tokens.refresh_token(token.parent_id) if token.parent_id else None
+    if parent is not None and parent.retired_at is None:
+        await tx.tokens.put_refresh_token(msgspec.structs.replace(parent, retired_at=ctx.now))

@@ -1,0 +1,169 @@
+"""People of an account: making, changing and deleting them, and their means of payment."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from learnflow_core.access import Actor, require_role_grant
+from learnflow_core.enrollment import step
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.fields import Email, ExternalId, IdText, Password, Title
+from learnflow_core.model import PaymentMethod, Role, User, fold_email
+from learnflow_core.pagination import Slice
+from learnflow_core.ports import Context, Paging, Transaction
+from learnflow_core.usecases.enrollments import release
+from learnflow_core.usecases.visible import get_user
+
+
+class NewUser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a new user is made of. Without a password the user cannot sign in, but keys can mint tokens for them."""
+
+    email: Email
+    name: Title
+    role: Role = "learner"
+    password: Password | None = None
+    external_id: ExternalId | None = None
+
+
+class UserChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to change about a user; what is absent stays. Users themselves change `name` and `password` only."""
+
+    email: Email | UnsetType = UNSET
+    name: Title | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    password: Password | UnsetType = UNSET
+    external_id: ExternalId | UnsetType | None = UNSET
+
+
+class NewPaymentMethod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The payment service's token for a means of payment; the number of a card is refused."""
+
+    token: IdText
+
+
+async def create_user(tx: Transaction, actor: Actor, new: NewUser, password_hash: str | None, ctx: Context) -> User:
+    """Make a user in the actor's account and mode. `password_hash` is of `new.password`; hashing is too slow for here.
+
+    Raises `email_taken`, `forbidden` (a role beyond the actor's own power), `invalid_parameter` (`external_id`).
+    """
+    require_role_grant(actor, new.role)
+    user = User(
+        id=ctx.new_id("usr"),
+        account_id=actor.account_id,
+        mode=actor.mode,
+        email=new.email,
+        name=new.name,
+        role=new.role,
+        password_hash=password_hash,
+        external_id=new.external_id,
+        created_at=ctx.now,
+        updated_at=ctx.now,
+        deleted_at=None,
+    )
+    if not await tx.users.add(user):
+        raise await _taken(tx, user)
+    return user
+
+
+async def change_user(
+    tx: Transaction, actor: Actor, user_id: str, changes: UserChanges, password_hash: str | None, ctx: Context
+) -> User:
+    """Change what `changes` names. A new password ends every session of the user.
+
+    Raises `forbidden` when a user changes more of themselves than name and password, or when the actor would take over,
+    or make, somebody with more power than their own.
+    """
+    user = await get_user(tx, actor, user_id)
+    given = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not UNSET}
+    if not actor.sees_account and not given.keys() <= {"name", "password"}:
+        raise LearnFlowError(Code.FORBIDDEN, "Users can change their own name and password only.")
+    if given.keys() & {"email", "password", "role"}:
+        require_role_grant(actor, user.role)
+    if "role" in given:
+        require_role_grant(actor, given["role"])
+    if given.pop("password", None) is not None:
+        given["password_hash"] = password_hash
+        await tx.tokens.revoke_of_user(user.id, ctx.now)
+    changed = msgspec.structs.replace(user, **given)
+    if changed == user:
+        return user
+    changed = msgspec.structs.replace(changed, updated_at=ctx.now)
+    if not await tx.users.put(changed):
+        raise await _taken(tx, changed)
+    return changed
+
+
+async def delete_user(tx: Transaction, actor: Actor, user_id: str, ctx: Context) -> User:
+    """Erase the person and keep the books: sessions end, enrolments are cancelled, certificates lose the name."""
+    user = await get_user(tx, actor, user_id)
+    require_role_grant(actor, user.role)
+    return await erase(tx, user, ctx)
+
+
+async def erase(tx: Transaction, user: User, ctx: Context) -> User:
+    """What deleting a user does, for callers who need no permission: the operator's command line."""
+    await tx.tokens.revoke_of_user(user.id, ctx.now)
+    for enrollment in await tx.enrollments.live_of_user(user.id):
+        if enrollment.status == "active":
+            await release(tx, step(enrollment, "cancel", ctx.now))
+    await tx.certificates.erase_recipient(user.id)
+    await tx.payments.delete_methods(user.id, ctx.now)
+    erased = msgspec.structs.replace(
+        user,
+        email="",
+        name="",
+        password_hash=None,
+        external_id=None,
+        updated_at=ctx.now,
+        deleted_at=ctx.now,
+    )
+    await tx.users.put(erased)
+    return erased
+
+
+async def list_payment_methods(tx: Transaction, actor: Actor, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
+    """The means of payment that were added for a user."""
+    user = await get_user(tx, actor, user_id)
+    return await tx.payments.methods(user.id, paging)
+
+
+async def add_payment_method(
+    tx: Transaction, actor: Actor, user_id: str, new: NewPaymentMethod, ctx: Context
+) -> PaymentMethod:
+    """Keep a means of payment under the payment service's token. A card number is `invalid_parameter`, and not kept."""
+    user = await get_user(tx, actor, user_id)
+    if sum(character.isdigit() for character in new.token) >= 12 and not any(map(str.isalpha, new.token)):
+        raise LearnFlowError(
+            Code.INVALID_PARAMETER,
+            "Card numbers are not taken: send the token that the payment service made of it.",
+            param="token",
+        )
+    method = PaymentMethod(id=ctx.new_id("pm"), user_id=user.id, token=new.token, created_at=ctx.now, deleted_at=None)
+    await tx.payments.add_method(method)
+    return method
+
+
+async def delete_payment_method(
+    tx: Transaction, actor: Actor, user_id: str, method_id: str, ctx: Context
+) -> PaymentMethod:
+    """Forget a means of payment; deleting twice changes nothing."""
+    user = await get_user(tx, actor, user_id)
+    method = await tx.payments.method(method_id)
+    if method is None or method.user_id != user.id:
+        raise LearnFlowError(Code.PAYMENT_METHOD_NOT_FOUND)
+    if method.deleted_at is not None:
+        return method
+    deleted = msgspec.structs.replace(method, deleted_at=ctx.now)
+    await tx.payments.put_method(deleted)
+    return deleted
+
+
+async def _taken(tx: Transaction, user: User) -> LearnFlowError:
+    """Which of the two unique facts of a user is another's."""
+    namesakes = await tx.users.by_email(fold_email(user.email), user.mode, user.account_id)
+    if any(namesake.id != user.id for namesake in namesakes):
+        return LearnFlowError(Code.EMAIL_TAKEN, param="email")
+    return LearnFlowError(
+        Code.INVALID_PARAMETER, "Another user of the account has this external_id.", param="external_id"
+    )
