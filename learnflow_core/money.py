@@ -29,6 +29,7 @@ MAX_AMOUNT_MINOR: Final = 10**12
 """The highest amount, in minor units of whichever currency."""
 
 _SORT_FACTORS: Final[dict[str, int]] = {code: 10 ** (4 - exponent) for code, exponent in CURRENCIES.items()}
+_MAX_DIGITS: Final = len(str(MAX_AMOUNT_MINOR))
 _NUMBER: Final = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?)([0-9]+))?")  # RFC 8259, section 6
 
 
@@ -54,12 +55,9 @@ def parse_amount(text: str, currency: str) -> int:
         return 0
     if exponent < 0:
         raise _bad_amount(f"has more decimals than {currency} allows ({decimals})")
-    if (
-        len(digits) + exponent > len(str(MAX_AMOUNT_MINOR))
-        or (minor := int(digits + "0" * exponent)) > MAX_AMOUNT_MINOR
-    ):
-        raise _bad_amount(f"must be at most {format_amount(MAX_AMOUNT_MINOR, currency)} {currency}")
-    return minor
+    if len(digits) + exponent <= _MAX_DIGITS and (minor := int(digits + "0" * exponent)) <= MAX_AMOUNT_MINOR:
+        return minor
+    raise _bad_amount(f"must be at most {format_amount(MAX_AMOUNT_MINOR, currency)} {currency}")
 
 
 def format_amount(minor: int, currency: str) -> str:
