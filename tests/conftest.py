@@ -1,8 +1,30 @@
-"""What every test shares: the profiles of Hypothesis."""
+"""What every test shares: the profiles of Hypothesis, and the programs that tests need from the machine."""
 
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A slow machine is no defect: Hypothesis finds wrong answers here, and benchmarks find slow ones.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", settings.get_profile("default"), max_examples=5_000)
 settings.load_profile("default")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or fail it where everything must run (LEARNFLOW_REQUIRE_ALL=1)."""
+    if os.environ.get("LEARNFLOW_REQUIRE_ALL") == "1":
+        pytest.fail(f"{what} is not on this machine, and LEARNFLOW_REQUIRE_ALL=1")
+    pytest.skip(f"{what} is not on this machine")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The machine's own Chromium, for tests that look at a page as a person does."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return Path(found)
+    missing("Chromium")
