@@ -1,0 +1,152 @@
+"""Ids and API keys: their shape, their randomness, and that nothing a client sends can break their readers."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+import string
+from collections import Counter
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learnflow_core import ids
+
+BASE_62 = string.digits + string.ascii_letters
+MODES: list[Literal["live", "test"]] = ["live", "test"]
+
+anything = st.text(st.characters())  # lone surrogates too
+prefixes = st.sampled_from(sorted(ids.PREFIXES))
+
+
+def seeded(seed: int) -> ids.RandomBytes:
+    return random.Random(seed).randbytes
+
+
+api_keys = st.builds(ids.new_api_key, st.sampled_from(MODES), st.integers().map(seeded))
+
+
+@given(prefixes, prefixes, st.integers())
+def test_a_new_id_is_one_of_its_kind_and_of_no_other(prefix: str, other: str, seed: int) -> None:
+    new = ids.new_id(prefix, seeded(seed))
+    assert ids.is_id(other, new) == (other == prefix)
+
+
+@pytest.mark.parametrize("prefix", sorted(ids.PREFIXES))
+def test_every_id_has_at_least_60_random_bits_and_a_certificates_100(prefix: str) -> None:
+    lengths = {len(ids.new_id(prefix, seeded(seed))) - len(prefix) - 1 for seed in range(100)}
+    assert len(lengths) == 1, "the length tells nothing"
+    assert lengths.pop() * math.log2(36) >= (100 if prefix == "crt" else 60)
+
+
+def test_each_digit_comes_from_equally_many_bytes_and_the_bytes_left_over_are_drawn_again() -> None:
+    def last_digit(byte: int) -> str:
+        draws = itertools.chain([bytes([byte])], itertools.repeat(b"\0"))
+        return ids.new_id("crs", lambda size: next(draws) * size)[-1]
+
+    counts = Counter(last_digit(byte) for byte in range(252))
+    assert set(counts) == set(string.digits + string.ascii_lowercase)
+    assert set(counts.values()) == {7}
+    assert {last_digit(byte) for byte in range(252, 256)} == {"0"}
+
+
+def test_the_same_randomness_makes_the_same_ids_and_other_randomness_others() -> None:
+    assert ids.new_id("enr", seeded(1)) == ids.new_id("enr", seeded(1))
+    assert len({ids.new_id("enr", seeded(seed)) for seed in range(1000)}) == 1000
+
+
+def test_an_id_of_no_known_kind_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="xyz"):
+        ids.new_id("xyz", seeded(1))
+    with pytest.raises(KeyError):
+        ids.is_id("xyz", "xyz_1")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text"),
+    [
+        ("crs", "crs_8x92k1"),
+        ("usr", "usr_7f3d9a"),
+        ("enr", "enr_2m4p1z"),
+        ("req", "req_9x2k1m"),
+        ("pm", "pm_visa_4242"),
+        ("crs", "crs_0"),
+        ("crs", "crs_" + "z" * 64),
+    ],
+)
+def test_ids_of_every_published_form_are_accepted(prefix: str, text: str) -> None:
+    assert ids.is_id(prefix, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "crs", "crs_", "crs_8X92k1", "CRS_8x92k1", "usr_8x92k1", "crs-8x92k1", " crs_8x92k1", "crs_8x92k1 ",
+        "crs_8x92k1\n", "crs_8x92k1\0", "crs_visa_1", "crs_\uff18\uff19", "crs_é", "crs_" + "z" * 65, "\ud800",
+    ],
+)  # fmt: skip
+def test_what_could_not_be_an_id_is_not_taken_for_one(text: str) -> None:
+    assert not ids.is_id("crs", text)
+
+
+@pytest.mark.parametrize("text", ["pm_", "pm__visa", "pm_visa_", "pm_visa__1", "pm_visa\n", "pm_" + "a_" * 32 + "b"])
+def test_the_underscores_of_a_payment_method_stand_between_digits(text: str) -> None:
+    assert not ids.is_id("pm", text)
+
+
+@given(prefixes, anything)
+def test_any_text_is_an_id_or_not(prefix: str, text: str) -> None:
+    assert ids.is_id(prefix, text) in (True, False)
+    assert ids.is_id(prefix, f"{prefix}_{text}") in (True, False)
+
+
+@given(st.sampled_from(MODES), st.integers())
+def test_a_new_key_says_its_mode_and_has_the_published_form(mode: Literal["live", "test"], seed: int) -> None:
+    key = ids.new_api_key(mode, seeded(seed))
+    assert ids.api_key_mode(key) == mode
+    assert key.startswith(f"sk_{mode}_")
+    assert len(key) == len("sk_live_") + 30 + 6
+    assert set(key.removeprefix(f"sk_{mode}_")) <= set(BASE_62)
+
+
+@given(api_keys, st.data())
+def test_a_key_with_one_wrong_character_is_none(key: str, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(key) - 1))
+    other = data.draw(st.sampled_from(BASE_62 + "_ é").filter(lambda character: character != key[place]))
+    assert ids.api_key_mode(key[:place] + other + key[place + 1 :]) is None
+
+
+@given(api_keys, st.text(min_size=1, max_size=3))
+def test_a_key_with_something_before_or_after_it_is_none(key: str, more: str) -> None:
+    assert ids.api_key_mode(key + more) is None
+    assert ids.api_key_mode(more + key) is None
+
+
+@given(api_keys)
+def test_a_key_does_not_change_its_mode_by_a_change_of_its_name(key: str) -> None:
+    other = key.replace("sk_live_", "sk_test_") if "live" in key[:8] else key.replace("sk_test_", "sk_live_")
+    assert ids.api_key_mode(other) is None
+
+
+@given(anything)
+def test_any_text_is_a_key_or_none(text: str) -> None:
+    assert ids.api_key_mode(text) is None
+    assert ids.api_key_mode(f"sk_live_{text}") is None
+
+
+def test_every_digit_of_a_key_is_used() -> None:
+    assert set("".join(ids.new_api_key("live", seeded(seed))[8:] for seed in range(200))) == set(BASE_62)
+
+
+def test_the_digest_is_sha_256() -> None:
+    # The example of FIPS 180-2, appendix B.1.
+    assert ids.api_key_digest("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@given(anything)
+def test_every_text_has_a_digest(text: str) -> None:
+    assert len(ids.api_key_digest(text)) == hashlib.sha256().digest_size * 2
