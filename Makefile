@@ -27,7 +27,7 @@ lint: .venv/.test ## Check style, types and the arrows between the layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 soak: .venv/.test ## Run the tests with many more random examples than usual.
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=soak $(ARGS)
