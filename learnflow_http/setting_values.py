@@ -1,0 +1,133 @@
+"""What the value of a setting may be: readers from text to value, which raise ValueError with what is allowed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Final, get_args
+from urllib.parse import urlsplit
+
+SQLITE: Final = "sqlite:///"
+IN_MEMORY: Final = f"{SQLITE}:memory:"
+
+MIN_SECRET_BYTES: Final = 32
+"""As many bytes as the digest of HS256 has (RFC 7518, section 3.2)."""
+
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9-]{1,63}")
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def text(text: str) -> str:
+    """Printable text."""
+    if not text.isprintable() or text != text.strip() or not text:
+        raise ValueError("must be printable text without spaces around it")
+    return text
+
+
+def number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Whole numbers within bounds, in plain digits."""
+
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) <= 20 and minimum <= (number := int(text)) <= maximum:
+            return number
+        raise ValueError(f"must be a whole number from {minimum} to {maximum}")
+
+    return read
+
+
+def choice(words: object) -> Callable[[str], str]:
+    """One of the words of a Literal."""
+    allowed: tuple[str, ...] = get_args(words)
+
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"must be {' or '.join(allowed)}")
+        return text
+
+    return read
+
+
+def each(read_one: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
+    """Several values, separated by commas; none for an empty text."""
+
+    def read(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(read_one(item.strip()) for item in text.split(",") if item.strip()))
+
+    return read
+
+
+def host(text: str) -> str:
+    """An IP address or a host name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(text):
+            raise ValueError("must be an IP address or a host name") from None
+    return text
+
+
+def database(text: str) -> str:
+    """The address of a database."""
+    if text.startswith("sqlite:") and (not text.startswith(SQLITE) or len(text) == len(SQLITE) or "\0" in text):
+        raise ValueError(f"must be {SQLITE}FILE, {SQLITE}/ABSOLUTE/FILE or {IN_MEMORY}")
+    if not _URL.fullmatch(text) and not text.startswith(SQLITE):
+        raise ValueError(f"must be {SQLITE}FILE or postgresql://USER@HOST/NAME")
+    return text
+
+
+def limiter(text: str) -> str:
+    """Where rate limits are counted."""
+    if text != "memory://":
+        raise ValueError("must be memory://")
+    return text
+
+
+def secret(text: str) -> str:
+    """A secret long enough to sign with."""
+    if len(secret_bytes(text)) < MIN_SECRET_BYTES:
+        raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes a good one")
+    return text
+
+
+def origin(text: str) -> str:
+    """An origin (RFC 6454) as browsers send it, or `*`."""
+    match = _ORIGIN.fullmatch(text)
+    if text != "*" and (match is None or match[3] == _DEFAULT_PORTS.get(match[1], "")):
+        raise ValueError(
+            "must be * or origins as browsers send them: lower case, without path or default port"
+            " (https://app.example.com,http://localhost:3000)"
+        )
+    return text
+
+
+def network(text: str) -> str:
+    """An IP address or network, in its normal form."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError("must be addresses or networks (10.0.0.1,192.168.0.0/16,2001:db8::/32)") from None
+
+
+def public_url(text: str) -> str:
+    """The beginning of links to the server, without the last slash."""
+    if not _is_public_url(text):
+        raise ValueError("must be an http or https address without user, query and fragment (https://api.example.com)")
+    return text.rstrip("/")
+
+
+def _is_public_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        port_is_good = url.port is None or url.port > 0
+    except ValueError:
+        return False
+    plain = text.isprintable() and not re.search(r"[\s?#@\\]", text)
+    return url.scheme in {"http", "https"} and bool(url.hostname) and port_is_good and plain
+
+
+def secret_bytes(text: str) -> bytes:
+    """The bytes of an option or variable as they were given, UTF-8 or not."""
+    return text.encode("utf-8", "surrogateescape")
