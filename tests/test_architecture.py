@@ -50,7 +50,7 @@ def tracked_text() -> dict[Path, str]:
 
 # Alternatives in groups, so that the patterns do not match themselves.
 FORBIDDEN = {
-    "the address of a package registry": r"\b(?:pypi|pythonhosted|npmjs|yarnpkg|(?:deb|security)\.debian)\.(?:org|com)\b",
+    "the address of a registry": r"\b(?:pypi|pythonhosted|npmjs|yarnpkg|(?:deb|security)\.debian)\.(?:org|com)\b",
     "a path of one machine": r"(?<![\w.])/(?:work|root|home|Users)/[\w.]",
 }
 
