@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import grimp
@@ -10,6 +11,7 @@ import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ["learnflow_core", "learnflow_http", "storage_backends", "payment_gateways"]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
@@ -42,10 +44,10 @@ def test_importing_the_core_loads_nothing_else() -> None:
     assert loaded_by("learnflow_core") == {"learnflow_core"}
 
 
-def tracked_text() -> dict[Path, str]:
-    listing = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True, cwd=ROOT).stdout  # noqa: S607
-    paths = [ROOT / name for name in listing.split("\0") if name]
-    return {path: path.read_text("utf-8", errors="replace") for path in paths if path.is_file()}
+def tracked(*under: str) -> list[Path]:
+    command = ["git", "ls-files", "-z", "--", *under]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
 
 
 # Alternatives in groups, so that the patterns do not match themselves.
@@ -58,12 +60,21 @@ FORBIDDEN = {
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_no_tracked_file_holds(what: str) -> None:
     pattern = re.compile(FORBIDDEN[what])
-    found = {
+    found = [
         f"{path.relative_to(ROOT)}: {match[0]}"
-        for path, text in tracked_text().items()
-        for match in pattern.finditer(text)
-    }
+        for path in tracked()
+        for match in pattern.finditer(path.read_text("utf-8", errors="replace"))
+    ]
     assert not found
+
+
+def test_a_wheel_carries_every_file_of_the_packages(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT)
+    [wheel] = tmp_path.glob("*.whl")
+    names = {str(path.relative_to(ROOT)) for path in tracked(*PACKAGES)}
+    assert names
+    assert names <= set(zipfile.ZipFile(wheel).namelist())
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
