@@ -1,0 +1,165 @@
+"""Logs: one JSON object a line for programs, or a plain line for a person at a terminal; never a secret in either.
+
+Everything goes through the standard library's root logger, uvicorn's loggers too. A record's own data are its *fields*:
+
+    logger.warning("payments unresolved", extra=fields(count=3))
+    {"time": "2024-01-15T09:30:00.123Z", "level": "warning", "logger": …, "message": "payments unresolved", "count": 3}
+
+Two things are done to every line, whoever wrote it: secrets are redacted (`learnflow_http.redaction`), and characters
+that could forge a line or command a terminal are escaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+import msgspec
+
+from learnflow_http.redaction import redact, suspicious
+from learnflow_http.settings import LogFormat, LogLevel
+
+_UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROLS_LEFT_BY_JSON: Final = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_NEEDS_QUOTES: Final = re.compile(r"[\s\"=]|\A\Z")
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
+_encode_json: Final = msgspec.json.Encoder().encode
+
+
+def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
+    """Send every log line to `stream` (standard error), and uncaught exceptions as well. `auto` is plain at a terminal.
+
+    For programs, once at their start: it replaces the root logger's handlers.
+    """
+    stream = stream or sys.stderr
+    plain = stream.isatty() if log_format == "auto" else log_format == "plain"
+    handler = _Handler(stream)
+    handler.setFormatter(PlainFormatter() if plain else JsonFormatter())
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(level.upper())
+    for name in _UVICORN:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.captureWarnings(capture=True)
+    for unused in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, unused, False)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def access(logger: logging.Logger, **fields: Any) -> None:
+    """Log one request that was answered, at level info: about 8 µs, a sixth of what uvicorn's access log takes."""
+    if logger.isEnabledFor(logging.INFO):
+        record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", None, None)
+        record.fields = fields
+        logger.handle(record)
+
+
+def fields(**data: Any) -> dict[str, Any]:
+    """`extra` for a logger's methods: data to stand beside the message, under these names. Of text, numbers, truth
+    values and None; anything else is logged as its text."""
+    return {"fields": data}
+
+
+class JsonFormatter(logging.Formatter):
+    """A JSON object in one line: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the fields, and `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        data = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if trouble := _trouble(self, record):
+            data["exception"] = trouble
+        line = _to_json(data)
+        if suspicious(line):
+            line = _to_json({name: _redacted(name, value) for name, value in data.items()})
+        return line if line.isascii() and "\x7f" not in line else _CONTROLS_LEFT_BY_JSON.sub(_escaped, line)
+
+
+class PlainFormatter(logging.Formatter):
+    """Time, level, message, `name=value` for each field; a traceback follows, indented as no line of its own is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        pairs = "".join(f" {name}={_shown(_redacted(name, value))}" for name, value in _fields(record).items())
+        message = _CONTROLS.sub(_escaped, redact(record.getMessage()))
+        trouble = [_CONTROLS.sub(_escaped, line) for line in redact(_trouble(self, record)).split("\n") if line]
+        return "\n    ".join([f"{clock} {record.levelname:<8} {message}{pairs}", *trouble])
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """A stream that nobody reads any more, or a line that cannot be made, never disturbs the program."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        data = {"template": str(record.msg), "error": type(sys.exception()).__name__}
+        lost = logging.LogRecord(record.name, logging.ERROR, "", 0, "a log line could not be made", None, None)
+        lost.fields = data
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(self.format(lost) + self.terminator)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt | SystemExit):
+        logging.getLogger("learnflow").critical("stopped by a defect", exc_info=(kind, error or kind(), traceback))
+
+
+class _Clock:
+    """The text of an instant; that of its second is made once."""
+
+    second = -1
+    text = ""
+
+
+def _time(created: float) -> str:
+    second = int(created)
+    if second != _Clock.second:
+        _Clock.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _Clock.second = second
+    return f"{_Clock.text}.{int((created - second) * 1000):03}Z"
+
+
+def _trouble(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info else []
+    return "\n".join([*parts, record.stack_info] if record.stack_info else parts)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The record's fields; what is no scalar is shown as text, in which a secret can be seen."""
+    data: dict[str, Any] = getattr(record, "fields", {})
+    return {name: value if type(value) in _SCALARS else str(value) for name, value in data.items()}
+
+
+def _to_json(data: dict[str, Any]) -> str:
+    try:
+        return _encode_json(data).decode()
+    except (UnicodeEncodeError, OverflowError):  # a lone surrogate; an integer beyond 64 bits
+        texts = {name: str(value).encode("utf-8", "backslashreplace").decode() for name, value in data.items()}
+        return _encode_json(texts).decode()
+
+
+def _redacted(name: str, value: object) -> object:
+    """The value of a field without secrets; its name before it tells of some."""
+    return redact(f"{name}={value}").removeprefix(f"{name}=") if isinstance(value, str) else value
+
+
+def _shown(value: object) -> str:
+    text = _CONTROLS.sub(_escaped, str(value))
+    return '"' + text.replace('"', '\\"') + '"' if _NEEDS_QUOTES.search(text) else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
