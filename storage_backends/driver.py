@@ -1,0 +1,88 @@
+"""What the repository asks of a database: one library, one dialect, and nothing of the application.
+
+SQL is written once, in `storage_backends.repository`, in the subset that SQLite and PostgreSQL share; parameters are
+`$1`, `$2`, …. What truly differs between databases is a method here, never a branch on the dialect's name there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol, TypeVar
+
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.search import SearchQuery
+
+T = TypeVar("T")
+
+Value = str | int | None
+"""What a column holds and a parameter may be. Booleans are 0 and 1, lists are JSON text."""
+
+Part = Literal["all", "title", "rest"]
+"""Which matches of a search: all, those whose title alone holds it (`=word`), or the others."""
+
+Row = tuple[Any, ...]
+"""One row of an answer, a `Value` for each column."""
+
+
+class UnusableDatabaseError(Exception):
+    """The database cannot be served as it is; the message tells an operator why, and what helps."""
+
+
+class RefusedError(Exception):
+    """The schema refused a row: the caller broke a rule that it should have checked, so this is a bug."""
+
+
+class DuplicateError(RefusedError):
+    """The row, or one of its unique facts, exists already. Which one, not every database can tell."""
+
+
+class OverdueError(LearnFlowError):
+    """A read took longer than its deadline and was interrupted; the database itself is well."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.SERVICE_UNAVAILABLE, "This took too long to read.", retry_after_s=1)
+
+
+def unavailable() -> LearnFlowError:
+    """What is raised when the database cannot be used now: it is away, full, broken, or held by others for too long."""
+    return LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=1)
+
+
+class DriverTransaction(Protocol):
+    """One transaction of one database. Its exceptions: `RefusedError`, and `LearnFlowError(service_unavailable)`."""
+
+    matches: str
+    """An SQL condition on `courses` with `{0}` for the parameter that holds what `match` answered."""
+
+    async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
+        """Run one statement; every row it answers."""
+
+    async def row(self, sql: str, *args: Value) -> Row | None:
+        """Run one statement; the first row it answers. Whether it changed anything is told by RETURNING."""
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Undo what was done inside when it is left by an exception; what may fail and be survived runs in one."""
+
+    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
+        """The index's own text for a search. `markers` are tokens that other conditions of the statement imply: an
+        index that gains by them may ask for them too."""
+
+    async def index(self, number: int, old: str | None, new: str) -> None:
+        """Put the tokens `new` of the course with this number into the index, in place of `old`."""
+
+
+Work = Callable[[DriverTransaction], Awaitable[T]]
+
+
+class Driver(Protocol):
+    """A database that is open; the promises of `learnflow_core.ports.Storage`, one level lower."""
+
+    async def read(self, work: Work[T], *, patient: bool = False) -> T:
+        """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""
+
+    async def write(self, work: Work[T]) -> T:
+        """Run work in a transaction that is durable when this returns."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the database."""

@@ -1,0 +1,54 @@
+"""The application's SQL, once, for every database: `learnflow_core.ports` over a small Driver."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from learnflow_core import ports
+from learnflow_core.model import Instant
+from learnflow_core.ports import Work
+from storage_backends.driver import Driver, DriverTransaction
+from storage_backends.repository.accounts import Accounts, ApiKeys
+from storage_backends.repository.courses import Courses
+from storage_backends.repository.enrollments import Certificates, Enrollments
+from storage_backends.repository.payments import Payments, SandboxCharges
+from storage_backends.repository.tokens import Replies, Tokens, purge
+from storage_backends.repository.users import Users
+
+T = TypeVar("T")
+
+
+class Repository:
+    """`learnflow_core.ports.Transaction` over a transaction of any Driver."""
+
+    def __init__(self, tx: DriverTransaction) -> None:
+        self._tx = tx
+        self.accounts: ports.Accounts = Accounts(tx)
+        self.api_keys: ports.ApiKeys = ApiKeys(tx)
+        self.users: ports.Users = Users(tx)
+        self.courses: ports.Courses = Courses(tx)
+        self.enrollments: ports.Enrollments = Enrollments(tx)
+        self.payments: ports.Payments = Payments(tx)
+        self.certificates: ports.Certificates = Certificates(tx)
+        self.tokens: ports.Tokens = Tokens(tx)
+        self.replies: ports.Replies = Replies(tx)
+        self.sandbox_charges: ports.SandboxCharges = SandboxCharges(tx)
+
+    async def purge(self, now: Instant) -> None:
+        await purge(self._tx, now)
+
+
+class RepositoryStorage:
+    """`learnflow_core.ports.Storage` over any Driver."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    async def read(self, work: Work[T]) -> T:
+        return await self._driver.read(lambda tx: work(Repository(tx)))
+
+    async def write(self, work: Work[T]) -> T:
+        return await self._driver.write(lambda tx: work(Repository(tx)))
+
+    async def close(self) -> None:
+        await self._driver.close()

@@ -1,0 +1,216 @@
+"""The catalogue: courses, their seats, their place in the search index, and the categories they make."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Collection
+
+import msgspec
+
+from learnflow_core.model import Category, Course, CourseSummary, Mode, Section
+from learnflow_core.money import sort_key
+from learnflow_core.pagination import Slice
+from learnflow_core.ports import CourseQuery, CourseSort, Paging
+from learnflow_core.search import course_tokens
+from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
+from storage_backends.repository.paging import Listing, part
+from storage_backends.repository.sql import Codec, Table, Where, insert, insert_unless, json_text, money, texts, update
+
+_RATING = Codec(
+    ("rating",), lambda value: (-1 if value is None else value,), lambda value: None if value < 0 else value
+)
+_SECTIONS = msgspec.json.Decoder(tuple[Section, ...])
+_CURRICULUM = Codec(("curriculum",), lambda value: (json_text(value),), _SECTIONS.decode)
+_PRICE = money("price_amount", "price_currency")
+
+COURSES = Table(
+    "courses JOIN course_texts ON course_texts.course_id = courses.id",
+    Course,
+    price=_PRICE,
+    rating=_RATING,
+    prerequisites=texts("prerequisites"),
+    curriculum=_CURRICULUM,
+)
+SUMMARIES = Table("courses", CourseSummary, price=_PRICE, rating=_RATING)
+
+_TEXTS = ("description", "curriculum")
+_FIXED = frozenset({"id", "account_id", "created_by", "created_at"})
+_REPLACED = frozenset(Course.__struct_fields__) - _FIXED - {"students_base", "total_students", *_TEXTS}
+"""The fields of a course that may change, except its texts and the numbers of its students."""
+
+
+def _by(column: str, *, falling: bool) -> Listing[CourseSummary]:
+    return Listing("courses", SUMMARIES.columns, SUMMARIES.make, key=((column, int), ("id", str)), falling=falling)
+
+
+_ORDERS: dict[CourseSort, Listing[CourseSummary]] = {
+    "relevance": _by("total_students", falling=True),
+    "popular": _by("total_students", falling=True),
+    "newest": _by("created_at", falling=True),
+    "rating": _by("rating", falling=True),
+    "price": _by("price_key", falling=False),
+    "-price": _by("price_key", falling=True),
+}
+_CATEGORIES = Listing(
+    "categories",
+    "slug, COALESCE(name, slug), courses",
+    lambda row: Category(*row),
+    key=(("slug", str),),
+    falling=False,
+)
+
+_TAKE_SEAT: dict[Mode, str] = {
+    "live": (
+        "UPDATE courses SET live_taken = live_taken + 1 "
+        "WHERE id = $1 AND (seats IS NULL OR live_taken < seats) RETURNING id"
+    ),
+    "test": (
+        "UPDATE courses SET test_taken = test_taken + 1 "
+        "WHERE id = $1 AND (seats IS NULL OR test_taken < seats) RETURNING id"
+    ),
+}
+_FREE_SEAT: dict[Mode, str] = {
+    "live": "UPDATE courses SET live_taken = live_taken - 1 WHERE id = $1",
+    "test": "UPDATE courses SET test_taken = test_taken - 1 WHERE id = $1",
+}
+
+
+class Courses:
+    """`learnflow_core.ports.Courses` in SQL."""
+
+    def __init__(self, tx: DriverTransaction) -> None:
+        self._tx = tx
+
+    async def add(self, course: Course) -> bool:
+        number = await self._next_number()
+        await self._make_category(course.category)
+        columns = _replaceable(course) | COURSES.pack(course, only=_FIXED)
+        counted = {"n": number, "students_base": course.students_base, "total_students": course.students_base}
+        if not await insert_unless(self._tx, "courses", columns | counted):
+            return False
+        await insert(self._tx, "course_texts", {"course_id": course.id} | COURSES.pack(course, only=_TEXTS))
+        await self._tx.index(number, None, str(columns["search"]))
+        await self._count(None, _counts_in(course))
+        return True
+
+    async def get(self, course_id: str) -> Course | None:
+        return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
+
+    async def by_external_id(self, account_id: str, external_id: str) -> Course | None:
+        wanted = COURSES.select("WHERE account_id = $1 AND external_id = $2")
+        return COURSES.maybe(await self._tx.row(wanted, account_id, external_id))
+
+    async def put(self, course: Course) -> bool:
+        before = await self._tx.row(_LOCK, course.id)
+        if before is None:
+            raise LookupError(f"no course has the id {course.id}")
+        number, category, status, search = before
+        await self._make_category(course.category)
+        columns = _replaceable(course)
+        try:
+            async with self._tx.savepoint():
+                await update(self._tx, "courses", course.id, columns)
+        except DuplicateError:
+            return False
+        await self._tx.rows(_SET_BASE, course.id, course.students_base)
+        await self._tx.rows(_SET_TEXTS, course.id, *COURSES.pack(course, only=_TEXTS).values())
+        if columns["search"] != search:
+            await self._tx.index(number, search, str(columns["search"]))
+        await self._count(category if status == "published" else None, _counts_in(course))
+        return True
+
+    async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
+        where = Where().also("status = {}", query.status).when("category = {}", query.category)
+        where.when("level = {}", query.level).when("account_id = {}", query.account_id)
+        return await part(self._tx, _ORDERS[query.sort], paging, *self._segments(query, where))
+
+    async def known(self, course_ids: Collection[str]) -> frozenset[str]:
+        rows = await self._tx.rows(_KNOWN, json_text(course_ids))
+        return frozenset(course_id for (course_id,) in rows)
+
+    async def categories(self, paging: Paging) -> Slice[Category]:
+        return await part(self._tx, _CATEGORIES, paging, Where().also("courses > 0"))
+
+    async def name_category(self, slug: str, name: str) -> None:
+        await self._tx.rows(_NAME_CATEGORY, slug, name)
+
+    async def take_seat(self, course_id: str, mode: Mode) -> bool:
+        taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
+        if taken:
+            await self._unsettle(course_id, mode)
+        return taken
+
+    async def free_seat(self, course_id: str, mode: Mode) -> None:
+        await self._tx.rows(_FREE_SEAT[mode], course_id)
+        await self._unsettle(course_id, mode)
+
+    async def settle(self, limit: int) -> int:
+        ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
+        return len(await self._tx.rows(_SETTLE, ids))
+
+    def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
+        if query.search is None:
+            return [where]
+        markers = ([f"@{query.category}"] if query.category else []) + ([f"~{query.level}"] if query.level else [])
+        parts: tuple[Part, ...] = ("title", "rest") if query.sort == "relevance" else ("all",)
+        texts = [self._tx.match(query.search, wanted, markers) for wanted in parts]
+        return [where.copy().also(self._tx.matches, text) for text in texts]
+
+    async def _unsettle(self, course_id: str, mode: Mode) -> None:
+        # After the course's own row, never before it: `settle` first takes the mark away and then waits for the row, so
+        # that a seat taken meanwhile is either counted by it or leaves a new mark.
+        if mode == "live":
+            await insert_unless(self._tx, "unsettled", {"course_id": course_id}, "(course_id)")
+
+    async def _next_number(self) -> int:
+        row = await self._tx.row(_NEXT_NUMBER)
+        assert row is not None, "an upsert answers its row"
+        return int(row[0])
+
+    async def _make_category(self, slug: str) -> None:
+        await insert_unless(self._tx, "categories", {"slug": slug, "courses": 0}, "(slug)")
+
+    async def _count(self, before: str | None, now: str | None) -> None:
+        """Count a published course that was in one category (null: none) and now is in another."""
+        if before != now:
+            changes = [(slug, change) for slug, change in ((before, -1), (now, 1)) if slug is not None]
+            for slug, change in sorted(changes):  # in one order, so that two of these cannot block each other
+                await self._tx.rows("UPDATE categories SET courses = courses + $2 WHERE slug = $1", slug, change)
+
+
+def tokens(course: Course) -> str:
+    """What the search index holds of a course."""
+    return course_tokens(course.title, course.instructor, course.description, course.category, course.level)
+
+
+def _replaceable(course: Course) -> dict[str, Value]:
+    """The columns of `courses` that are written anew whenever a course is."""
+    replaced = COURSES.pack(course, only=_REPLACED)
+    return replaced | {"price_key": sort_key(course.price), "search": tokens(course)}
+
+
+def _counts_in(course: Course) -> str | None:
+    return course.category if course.status == "published" else None
+
+
+# A guarded UPDATE that answers the row is a lock on every database, and shows what the row was.
+_LOCK = "UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING n, category, status, search"
+_SET_BASE = "UPDATE courses SET students_base = $2, total_students = live_taken + CAST($2 AS BIGINT) WHERE id = $1"
+_SET_TEXTS = "UPDATE course_texts SET description = $2, curriculum = $3 WHERE course_id = $1"
+_KNOWN = "SELECT id FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
+_NAME_CATEGORY = (
+    "INSERT INTO categories (slug, name, courses) VALUES ($1, $2, 0) "
+    "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL"
+)
+_NEXT_NUMBER = (
+    "INSERT INTO counters (name, n) VALUES ('courses', 1) "
+    "ON CONFLICT (name) DO UPDATE SET n = counters.n + 1 RETURNING n"
+)
+_TAKE_UNSETTLED = (
+    "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "
+    "RETURNING course_id"
+)
+_SETTLE = (
+    "UPDATE courses SET total_students = students_base + live_taken "
+    "WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT))) RETURNING id"
+)

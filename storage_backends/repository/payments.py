@@ -1,0 +1,71 @@
+"""Payments, means of payment, and the sandbox's own books."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from learnflow_core.model import Instant, Payment, PaymentMethod
+from learnflow_core.pagination import Slice
+from learnflow_core.ports import Paging
+from storage_backends.driver import DriverTransaction
+from storage_backends.repository.paging import Listing, part
+from storage_backends.repository.sql import Table, Where, insert, insert_unless, money, update
+
+PAYMENTS = Table("payments", Payment, amount=money("amount", "currency"))
+METHODS = Table("payment_methods", PaymentMethod)
+
+_METHODS_IN_ORDER = Listing(
+    "payment_methods", METHODS.columns, METHODS.make, key=(("created_at", int), ("id", str)), falling=True
+)
+
+
+class Payments:
+    """`learnflow_core.ports.Payments` in SQL."""
+
+    def __init__(self, tx: DriverTransaction) -> None:
+        self._tx = tx
+
+    async def add(self, payment: Payment) -> None:
+        await insert(self._tx, "payments", PAYMENTS.pack(payment))
+
+    async def get(self, payment_id: str) -> Payment | None:
+        return PAYMENTS.maybe(await self._tx.row(PAYMENTS.select("WHERE id = $1"), payment_id))
+
+    async def put(self, payment: Payment) -> None:
+        await update(self._tx, "payments", payment.id, PAYMENTS.pack(payment, only=("status", "updated_at")))
+
+    async def unresolved(self, before: Instant, limit: int) -> Sequence[Payment]:
+        wanted = PAYMENTS.select(
+            "WHERE status IN ('charging', 'refunding') AND updated_at < $1 ORDER BY updated_at, id LIMIT $2"
+        )
+        return [PAYMENTS.make(row) for row in await self._tx.rows(wanted, before, limit)]
+
+    async def add_method(self, method: PaymentMethod) -> None:
+        await insert(self._tx, "payment_methods", METHODS.pack(method))
+
+    async def method(self, method_id: str) -> PaymentMethod | None:
+        return METHODS.maybe(await self._tx.row(METHODS.select("WHERE id = $1"), method_id))
+
+    async def put_method(self, method: PaymentMethod) -> None:
+        await update(self._tx, "payment_methods", method.id, METHODS.pack(method, only=("deleted_at",)))
+
+    async def delete_methods(self, user_id: str, now: Instant) -> None:
+        statement = "UPDATE payment_methods SET deleted_at = $2 WHERE user_id = $1 AND deleted_at IS NULL"
+        await self._tx.rows(statement, user_id, now)
+
+    async def methods(self, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
+        where = Where().also("user_id = {}", user_id).also("deleted_at IS NULL")
+        return await part(self._tx, _METHODS_IN_ORDER, paging, where)
+
+
+class SandboxCharges:
+    """`learnflow_core.ports.SandboxCharges` in SQL."""
+
+    def __init__(self, tx: DriverTransaction) -> None:
+        self._tx = tx
+
+    async def add(self, key: str, outcome: str, now: Instant) -> str:
+        await insert_unless(self._tx, "sandbox_charges", {"key": key, "outcome": outcome, "created_at": now}, "(key)")
+        row = await self._tx.row("SELECT outcome FROM sandbox_charges WHERE key = $1", key)
+        assert row is not None, "it was there, or it is now"
+        return str(row[0])

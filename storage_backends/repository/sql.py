@@ -1,0 +1,157 @@
+"""How records become rows and conditions become SQL: the names of columns are derived from the Structs, once.
+
+Only names written in this package are ever put into SQL; what comes from outside travels as a parameter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from learnflow_core.money import Money
+from storage_backends.driver import DriverTransaction, Row, Value
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Codec(NamedTuple):
+    """How one field is kept where a column cannot hold it as it is: in which columns, and the way in and out."""
+
+    columns: tuple[str, ...]
+    pack: Callable[[Any], tuple[Value, ...]]
+    unpack: Callable[..., Any]
+
+
+def flag(column: str) -> Codec:
+    """A boolean as 0 or 1."""
+    return Codec((column,), lambda value: (int(value),), bool)
+
+
+def texts(column: str) -> Codec:
+    """A tuple of strings as JSON."""
+    return Codec((column,), lambda value: (json_text(value),), lambda text: tuple(json.loads(text)))
+
+
+def money(amount: str, currency: str) -> Codec:
+    """Money as its minor units and its currency."""
+    return Codec((amount, currency), lambda value: (value.amount_minor, value.currency), Money)
+
+
+def json_text(values: Iterable[Any]) -> str:
+    """A list as JSON, as `json_each` of both databases reads it."""
+    return msgspec.json.encode(list(values)).decode()
+
+
+class Table(Generic[T]):
+    """The columns in which records of one Struct are kept: those of its fields, by name, except where a codec says."""
+
+    def __init__(self, name: str, record: type[T], **codecs: Codec) -> None:
+        self._name = name
+        self._record = record
+        self._fields = [(field, codecs.get(field)) for field in record.__struct_fields__]
+        names = [codec.columns if codec else (field,) for field, codec in self._fields]
+        self._names = [column for columns in names for column in columns]
+        starts = [sum(map(len, names[:index])) for index in range(len(names))]
+        # From the last to the first, so that replacing several columns by one value moves none that is still to come.
+        self._coded = [
+            (start, start + len(codec.columns), codec.unpack)
+            for start, (_, codec) in reversed(list(zip(starts, self._fields, strict=True)))
+            if codec
+        ]
+        self.columns = ", ".join(self._names)
+        self.qualified = ", ".join(f"{name}.{column}" for column in self._names)
+
+    @property
+    def width(self) -> int:
+        """How many columns a record takes."""
+        return len(self._names)
+
+    def select(self, rest: str) -> str:
+        """A SELECT of whole records; `rest` follows the table's name."""
+        return f"SELECT {self.columns} FROM {self._name} {rest}"  # noqa: S608 - our own names
+
+    def pack(self, record: T, only: Collection[str] | None = None) -> dict[str, Value]:
+        """The record's columns with their values; of all its fields, or of some."""
+        packed: dict[str, Value] = {}
+        for field, codec in self._fields:
+            if only is None or field in only:
+                value = getattr(record, field)
+                packed.update(zip(codec.columns, codec.pack(value), strict=True) if codec else ((field, value),))
+        return packed
+
+    def make(self, row: Row) -> T:
+        """The record that a row of its columns holds."""
+        if not self._coded:
+            return self._record(*row)
+        values = list(row)
+        for start, end, unpack in self._coded:
+            values[start:end] = [unpack(*values[start:end])]
+        return self._record(*values)
+
+    def maybe(self, row: Row | None) -> T | None:
+        """The record of a row, if there is one."""
+        return None if row is None else self.make(row)
+
+
+class Where:
+    """Conditions that must all hold, with the arguments they need. `{}` in a condition stands for its parameter."""
+
+    def __init__(self) -> None:
+        self._conditions: list[str] = []
+        self.args: list[Value] = []
+
+    def also(self, condition: str, *args: Value) -> Where:
+        """Add a condition with its arguments, one for each `{}` (or `{0}`, where one is used twice)."""
+        self._conditions.append(condition.format(*(self.parameter(arg) for arg in args)))
+        return self
+
+    def when(self, condition: str, arg: Value) -> Where:
+        """Add a condition on a filter that is given, none where it is null."""
+        return self if arg is None else self.also(condition, arg)
+
+    def parameter(self, arg: Value) -> str:
+        """The parameter that will stand for this argument."""
+        self.args.append(arg)
+        return f"${len(self.args)}"
+
+    def copy(self) -> Where:
+        """The same conditions, to be continued on their own."""
+        other = Where()
+        other._conditions, other.args = list(self._conditions), list(self.args)
+        return other
+
+    def __str__(self) -> str:
+        return " AND ".join(self._conditions) or "1 = 1"
+
+
+async def insert(tx: DriverTransaction, table: str, values: Mapping[str, Value]) -> None:
+    """Keep a new row; `DuplicateError` when it, or a unique fact of it, exists."""
+    await tx.rows(_insert(table, tuple(values)), *values.values())
+
+
+async def insert_unless(tx: DriverTransaction, table: str, values: Mapping[str, Value], conflict: str = "") -> bool:
+    """Keep a new row, unless it conflicts with another in what `conflict` names (empty: in any unique fact)."""
+    statement = f"{_insert(table, tuple(values))} ON CONFLICT {conflict} DO NOTHING RETURNING 1"
+    return await tx.row(statement, *values.values()) is not None
+
+
+async def update(tx: DriverTransaction, table: str, row_id: str, values: Mapping[str, Value]) -> None:
+    """Replace columns of the row with this id; LookupError when there is none, because callers have just read it."""
+    if await tx.row(_update(table, tuple(values)), row_id, *values.values()) is None:
+        raise LookupError(f"nothing in {table} has the id {row_id}")
+
+
+@lru_cache(maxsize=256)
+def _insert(table: str, columns: Sequence[str]) -> str:
+    parameters = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({parameters})"  # noqa: S608 - our own names
+
+
+@lru_cache(maxsize=256)
+def _update(table: str, columns: Sequence[str]) -> str:
+    changes = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, 2))
+    return f"UPDATE {table} SET {changes} WHERE id = $1 RETURNING id"  # noqa: S608 - our own names

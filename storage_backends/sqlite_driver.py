@@ -1,0 +1,205 @@
+"""SQLite served by threads of our own: one writes, a few read.
+
+The writer takes the jobs that wait together into one transaction, with a savepoint each, so that they share one wait
+for the disk; it answers when that transaction is over. Readers see snapshots, and neither wait for the writer nor hold
+it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Final, TypeVar
+
+from storage_backends.driver import Work, unavailable
+from storage_backends.sqlite_transaction import Deadline, SQLiteTransaction, translated
+from storage_backends.workers import Job, Outcome, deliver
+
+T = TypeVar("T")
+Jobs = SimpleQueue["Job[Any] | None"]
+"""What a thread has to do; None tells it to end."""
+
+BATCH_JOBS: Final = 128
+"""How many jobs one commit holds at most."""
+BATCH_S: Final = 0.05
+"""How long a batch goes on taking jobs in: other processes wait for the lock meanwhile."""
+PATIENCE_S: Final = 5.0
+"""How long the writer tries to get the lock from another process."""
+RETRY_S: Final = 0.001
+"""Between two tries. SQLite's own handler sleeps up to 0.1 s, and so hardly ever meets the gap between two batches."""
+
+
+class SQLiteDriver:
+    """`storage_backends.driver.Driver` on connections to one database, which it owns from now on.
+
+    Without `readers` everything runs on the writer: a database in memory has no second connection.
+    """
+
+    def __init__(
+        self,
+        writer: sqlite3.Connection,
+        readers: Sequence[sqlite3.Connection],
+        *,
+        read_deadline_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._writes: Jobs = SimpleQueue()
+        self._reads: Jobs = SimpleQueue() if readers else self._writes
+        self._connections = [*readers, writer]  # closed in this order: who closes last, the writer, empties the log
+        loops = [_Writer(writer, self._writes, read_deadline_s, clock).serve]
+        loops += [_Reader(reader, self._reads, read_deadline_s, clock).serve for reader in readers]
+        self._threads = [Thread(target=loop, name="learnflow-sqlite", daemon=True) for loop in loops]
+        self._closed = False
+        for thread in self._threads:
+            thread.start()
+
+    async def read(self, work: Work[T], *, patient: bool = False) -> T:
+        return await self._done(self._reads, Job(work, writes=False, patient=patient))
+
+    async def write(self, work: Work[T]) -> T:
+        return await self._done(self._writes, Job(work, writes=True))
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._end)
+
+    async def _done(self, jobs: Jobs, job: Job[T]) -> T:
+        if self._closed:
+            raise unavailable()
+        jobs.put(job)
+        return await job.answer
+
+    def _end(self) -> None:
+        self._writes.put(None)
+        for _ in self._threads[1:]:
+            self._reads.put(None)
+        for thread in self._threads:
+            thread.join()
+        for connection in self._connections:
+            connection.close()
+
+
+class _Reader:
+    """A thread's loop: each job on a snapshot of its own."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, jobs: Jobs, deadline_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._connection = connection
+        self._jobs = jobs
+        self._deadline = Deadline(connection, deadline_s, clock)
+
+    def serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if not job.abandoned:
+                deliver([self._run(job)])
+
+    def _run(self, job: Job[Any]) -> Outcome:
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                return _attempt(self._connection, job, self._deadline)
+            finally:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            return _failed(job, error)
+
+
+class _Writer:
+    """A thread's loop: jobs in batches, each batch one durable transaction."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, jobs: Jobs, deadline_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._connection = connection
+        self._jobs = jobs
+        self._deadline = Deadline(connection, deadline_s, clock)
+        self._clock = clock
+        self._ending = False
+
+    def serve(self) -> None:
+        while not self._ending and (job := self._jobs.get()) is not None:
+            deliver(self._commit(job))
+
+    def _commit(self, first: Job[Any]) -> list[Outcome]:
+        """Run the job and those that wait behind it; all of them fail where the transaction does."""
+        taken: list[Job[Any]] = []
+        try:
+            self._begin()
+            outcomes = [self._run(job) for job in self._batch(first, taken)]
+            self._connection.execute("COMMIT")
+        except (sqlite3.Error, _UndoneError) as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            return [_failed(job, error) for job in taken or self._batch(first, taken)]
+        return outcomes
+
+    def _begin(self) -> None:
+        give_up_at = self._clock() + PATIENCE_S
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or self._clock() > give_up_at:
+                    raise
+            else:
+                return
+            time.sleep(RETRY_S)
+
+    def _batch(self, first: Job[Any], taken: list[Job[Any]]) -> Iterator[Job[Any]]:
+        """The jobs of one transaction: those that wait, and those that come while it runs, within bounds."""
+        full_at = self._clock() + BATCH_S
+        job: Job[Any] | None = first
+        while job is not None:
+            taken.append(job)
+            if not job.abandoned:
+                yield job
+            if len(taken) >= BATCH_JOBS or self._clock() > full_at:
+                return
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+        self._ending = True
+
+    def _run(self, job: Job[Any]) -> Outcome:
+        self._connection.execute("SAVEPOINT job")
+        if job.writes:
+            outcome = _attempt(self._connection, job)
+        else:
+            self._connection.execute("PRAGMA query_only = 1")
+            outcome = _attempt(self._connection, job, self._deadline)
+            self._connection.execute("PRAGMA query_only = 0")
+        if not self._connection.in_transaction:
+            raise _UndoneError
+        if outcome.error is not None:
+            self._connection.execute("ROLLBACK TO job")
+        self._connection.execute("RELEASE job")
+        return outcome
+
+
+class _UndoneError(Exception):
+    """SQLite rolled the whole transaction back by itself, as it does when the disk is full or fails."""
+
+
+def _attempt(connection: sqlite3.Connection, job: Job[Any], deadline: Deadline | None = None) -> Outcome:
+    tx = SQLiteTransaction(connection, deadline)
+    if deadline is not None and not job.patient:
+        deadline.start()
+    outcome = job.attempt(tx)
+    tx.end()
+    if deadline is not None:
+        deadline.stop()
+    return outcome
+
+
+def _failed(job: Job[Any], error: Exception) -> Outcome:
+    meaning = unavailable() if isinstance(error, _UndoneError) else translated(error)
+    if meaning is not error:
+        meaning.__cause__ = error
+    return Outcome(job, None, meaning)

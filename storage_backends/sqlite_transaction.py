@@ -1,0 +1,128 @@
+"""A transaction of SQLite: statements, savepoints, the search index, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from learnflow_core.search import SearchQuery
+from storage_backends.driver import DuplicateError, OverdueError, Part, RefusedError, Row, Value, unavailable
+
+_NAMES: Final = [str(number) for number in range(1, 100)]
+"""What `$1`, `$2`, … are called when they are bound by name: an order of first appearance would be another one."""
+
+_OVERDUE_EVERY: Final = 10_000
+"""How many of SQLite's instructions pass between two looks at the deadline: some tenths of a millisecond."""
+
+_ERRORS: Final[dict[int, Callable[[], Exception]]] = {
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE: DuplicateError,
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: DuplicateError,
+    sqlite3.SQLITE_CONSTRAINT_ROWID: DuplicateError,
+    sqlite3.SQLITE_CONSTRAINT: RefusedError,
+    sqlite3.SQLITE_BUSY: unavailable,
+    sqlite3.SQLITE_LOCKED: unavailable,
+    sqlite3.SQLITE_CANTOPEN: unavailable,
+    sqlite3.SQLITE_FULL: unavailable,
+    sqlite3.SQLITE_IOERR: unavailable,
+    sqlite3.SQLITE_READONLY: unavailable,
+    sqlite3.SQLITE_CORRUPT: unavailable,
+    sqlite3.SQLITE_NOTADB: unavailable,
+    sqlite3.SQLITE_NOMEM: unavailable,
+    sqlite3.SQLITE_INTERRUPT: OverdueError,
+}
+"""By extended code, else by its low byte; what is not here is a bug, and stays as it is (https://sqlite.org/rescode.html)."""
+
+
+def translated(error: Exception) -> Exception:
+    """What an error of the library means to callers; itself when it means a bug."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return error
+    meaning = _ERRORS.get(code) or _ERRORS.get(code & 0xFF)
+    return error if meaning is None else meaning()
+
+
+def bound(args: Sequence[Value]) -> dict[str, Value]:
+    """The arguments of `$1`, `$2`, … as the library takes them."""
+    return dict(zip(_NAMES, args))  # noqa: B905 - as many as there are arguments
+
+
+class Deadline:
+    """How long a connection may work on one job, while it is started; without end while it is not."""
+
+    def __init__(self, connection: sqlite3.Connection, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._at: float | None = None
+        connection.set_progress_handler(self.passed, _OVERDUE_EVERY)
+
+    def start(self) -> None:
+        """The time runs from now."""
+        self._at = self._clock() + self._seconds
+
+    def stop(self) -> None:
+        """There is no hurry any more."""
+        self._at = None
+
+    def passed(self) -> bool:
+        """Whether the time is over; SQLite asks this too, and interrupts what it does when it is."""
+        return self._at is not None and self._clock() > self._at
+
+
+class SQLiteTransaction:
+    """`storage_backends.driver.DriverTransaction` on a connection of the calling thread; it never waits."""
+
+    matches = "courses.n IN (SELECT rowid FROM course_index WHERE course_index MATCH {0})"
+
+    def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._deadline = deadline
+
+    def end(self) -> None:
+        """From now on, every use is an error: somebody kept what was only lent."""
+        self._connection = None
+
+    async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
+        if self._connection is None:
+            raise RuntimeError("this transaction is over")
+        if self._deadline is not None and self._deadline.passed():
+            raise OverdueError
+        try:
+            return self._connection.execute(sql, bound(args)).fetchall()
+        except sqlite3.Error as error:
+            raise translated(error) from error
+
+    async def row(self, sql: str, *args: Value) -> Row | None:
+        found = await self.rows(sql, *args)
+        return found[0] if found else None
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        await self.rows("SAVEPOINT inner_work")
+        try:
+            yield
+        except BaseException:
+            await self.rows("ROLLBACK TO inner_work")
+            await self.rows("RELEASE inner_work")
+            raise
+        await self.rows("RELEASE inner_work")
+
+    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
+        title = _all_of(query, "=", markers)
+        if part == "title":
+            return title
+        everything = _all_of(query, "", markers)
+        return everything if part == "all" else f"({everything}) NOT ({title})"
+
+    async def index(self, number: int, old: str | None, new: str) -> None:
+        if old is not None:  # an index without texts of its own must be told what to take out
+            forget = "INSERT INTO course_index (course_index, rowid, search) VALUES ('delete', $1, $2)"
+            await self.rows(forget, number, old)
+        await self.rows("INSERT INTO course_index (rowid, search) VALUES ($1, $2)", number, new)
+
+
+def _all_of(query: SearchQuery, mark: str, markers: Sequence[str]) -> str:
+    terms = [f'"{mark}{word}"' for word in query.words] + [f'"{mark}{query.prefix}"*']
+    return " AND ".join(terms + [f'"{marker}"' for marker in markers])
