@@ -369,6 +369,10 @@ class Storage(Protocol):
     async def write(self, work: Work[T]) -> T:
         """Run work that changes something; what it returns is answered once it is durable."""
 
+    async def check(self) -> Sequence[str]:
+        """What is wrong, one sentence each: damage to the database, and books that do not agree (seats, licences,
+        payments, certificates, counts, the search index). Reads everything, however long that takes."""
+
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""
 

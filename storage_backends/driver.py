@@ -71,6 +71,12 @@ class DriverTransaction(Protocol):
     async def index(self, number: int, old: str | None, new: str) -> None:
         """Put the tokens `new` of the course with this number into the index, in place of `old`."""
 
+    async def indexed(self) -> Sequence[Row]:
+        """Every token of the index, with how many courses have it."""
+
+    async def damage(self) -> Sequence[str]:
+        """What the database finds wrong with itself, down to its pages; long work."""
+
 
 Work = Callable[[DriverTransaction], Awaitable[T]]
 

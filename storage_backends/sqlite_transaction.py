@@ -122,6 +122,14 @@ class SQLiteTransaction:
             await self.rows(forget, number, old)
         await self.rows("INSERT INTO course_index (rowid, search) VALUES ($1, $2)", number, new)
 
+    async def indexed(self) -> Sequence[Row]:
+        return await self.rows("SELECT term, doc FROM course_index_tokens")
+
+    async def damage(self) -> Sequence[str]:
+        found = [str(message) for (message,) in await self.rows("PRAGMA integrity_check") if message != "ok"]
+        orphans = await self.rows("PRAGMA foreign_key_check")
+        return found + [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
+
 
 def _all_of(query: SearchQuery, mark: str, markers: Sequence[str]) -> str:
     terms = [f'"{mark}{word}"' for word in query.words] + [f'"{mark}{query.prefix}"*']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from learnflow_core import ports
@@ -9,6 +10,7 @@ from learnflow_core.model import Instant
 from learnflow_core.ports import Work
 from storage_backends.driver import Driver, DriverTransaction
 from storage_backends.repository.accounts import Accounts, ApiKeys
+from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
 from storage_backends.repository.enrollments import Certificates, Enrollments
 from storage_backends.repository.payments import Payments, SandboxCharges
@@ -49,6 +51,9 @@ class RepositoryStorage:
 
     async def write(self, work: Work[T]) -> T:
         return await self._driver.write(lambda tx: work(Repository(tx)))
+
+    async def check(self) -> Sequence[str]:
+        return await self._driver.read(findings, patient=True)
 
     async def close(self) -> None:
         await self._driver.close()

@@ -9,7 +9,7 @@ from learnflow_core.pagination import Slice
 from learnflow_core.ports import Paging
 from storage_backends.driver import DriverTransaction
 from storage_backends.repository.paging import Listing, part
-from storage_backends.repository.sql import Table, Where, insert, texts, update
+from storage_backends.repository.sql import MODES, Table, Where, insert, texts, update
 
 ACCOUNTS = Table("accounts", Account)
 API_KEYS = Table("api_keys", ApiKey, scopes=texts("scopes"))
@@ -17,20 +17,13 @@ API_KEYS = Table("api_keys", ApiKey, scopes=texts("scopes"))
 _ALL = Listing("accounts", ACCOUNTS.columns, ACCOUNTS.make, key=(("created_at", int), ("id", str)), falling=False)
 _KEYS = Listing("api_keys", API_KEYS.columns, API_KEYS.make, key=(("created_at", int), ("id", str)), falling=True)
 
-_TAKE_LICENSE: dict[Mode, str] = {
-    "live": (
-        "UPDATE accounts SET live_licenses = live_licenses + 1 "
-        "WHERE id = $1 AND (licenses IS NULL OR live_licenses < licenses) RETURNING id"
-    ),
-    "test": (
-        "UPDATE accounts SET test_licenses = test_licenses + 1 "
-        "WHERE id = $1 AND (licenses IS NULL OR test_licenses < licenses) RETURNING id"
-    ),
+# ruff: noqa: S608 - nothing but our own names is put into these
+_TAKE_LICENSE = {
+    mode: f"UPDATE accounts SET {mode}_licenses = {mode}_licenses + 1 "
+    f"WHERE id = $1 AND (licenses IS NULL OR {mode}_licenses < licenses) RETURNING id"
+    for mode in MODES
 }
-_RETURN_LICENSE: dict[Mode, str] = {
-    "live": "UPDATE accounts SET live_licenses = live_licenses - 1 WHERE id = $1",
-    "test": "UPDATE accounts SET test_licenses = test_licenses - 1 WHERE id = $1",
-}
+_RETURN_LICENSE = {mode: f"UPDATE accounts SET {mode}_licenses = {mode}_licenses - 1 WHERE id = $1" for mode in MODES}
 
 
 class Accounts:
@@ -90,7 +83,7 @@ class ApiKeys:
 
 
 _BY_DIGEST = (
-    f"SELECT {API_KEYS.qualified}, {ACCOUNTS.qualified} FROM api_keys "  # noqa: S608 - our own names
+    f"SELECT {API_KEYS.qualified}, {ACCOUNTS.qualified} FROM api_keys "
     "JOIN accounts ON accounts.id = api_keys.account_id WHERE api_keys.digest = $1"
 )
 _TOUCH = "UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)"

@@ -14,7 +14,18 @@ from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
 from storage_backends.repository.paging import Listing, part
-from storage_backends.repository.sql import Codec, Table, Where, insert, insert_unless, json_text, money, texts, update
+from storage_backends.repository.sql import (
+    MODES,
+    Codec,
+    Table,
+    Where,
+    insert,
+    insert_unless,
+    json_text,
+    money,
+    texts,
+    update,
+)
 
 _RATING = Codec(
     ("rating",), lambda value: (-1 if value is None else value,), lambda value: None if value < 0 else value
@@ -59,20 +70,13 @@ _CATEGORIES = Listing(
     falling=False,
 )
 
-_TAKE_SEAT: dict[Mode, str] = {
-    "live": (
-        "UPDATE courses SET live_taken = live_taken + 1 "
-        "WHERE id = $1 AND (seats IS NULL OR live_taken < seats) RETURNING id"
-    ),
-    "test": (
-        "UPDATE courses SET test_taken = test_taken + 1 "
-        "WHERE id = $1 AND (seats IS NULL OR test_taken < seats) RETURNING id"
-    ),
+# ruff: noqa: S608 - nothing but our own names is put into these
+_TAKE_SEAT = {
+    mode: f"UPDATE courses SET {mode}_taken = {mode}_taken + 1 "
+    f"WHERE id = $1 AND (seats IS NULL OR {mode}_taken < seats) RETURNING id"
+    for mode in MODES
 }
-_FREE_SEAT: dict[Mode, str] = {
-    "live": "UPDATE courses SET live_taken = live_taken - 1 WHERE id = $1",
-    "test": "UPDATE courses SET test_taken = test_taken - 1 WHERE id = $1",
-}
+_FREE_SEAT = {mode: f"UPDATE courses SET {mode}_taken = {mode}_taken - 1 WHERE id = $1" for mode in MODES}
 
 
 class Courses:

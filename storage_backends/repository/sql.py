@@ -5,17 +5,22 @@ Only names written in this package are ever put into SQL; what comes from outsid
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
 
+from learnflow_core.model import Mode
 from learnflow_core.money import Money
 from storage_backends.driver import DriverTransaction, Row, Value
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+_TEXTS = msgspec.json.Decoder(tuple[str, ...])
 
 
 class Codec(NamedTuple):
@@ -33,7 +38,7 @@ def flag(column: str) -> Codec:
 
 def texts(column: str) -> Codec:
     """A tuple of strings as JSON."""
-    return Codec((column,), lambda value: (json_text(value),), lambda text: tuple(json.loads(text)))
+    return Codec((column,), lambda value: (json_text(value),), _TEXTS.decode)
 
 
 def money(amount: str, currency: str) -> Codec:

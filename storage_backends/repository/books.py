@@ -1,0 +1,141 @@
+"""Do the books agree? What is kept twice, to be cheap to read or to guard, is compared with where it comes from.
+
+Each question is one statement that answers what is wrong, so sound books cost reading and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import islice
+
+from learnflow_core.search import SearchQuery
+from storage_backends.driver import DriverTransaction
+from storage_backends.repository.courses import COURSES, tokens
+from storage_backends.repository.enrollments import LIVE
+from storage_backends.repository.sql import MODES
+
+MOST = 100
+"""How many findings of one kind are told: whoever has more of them needs no longer list."""
+
+_COURSES_AT_ONCE = 500
+
+# ruff: noqa: S608 - nothing but our own names is put into these
+_QUESTIONS = {
+    f"course {{}}: {{}} {mode} seats are taken, but live enrolments hold {{}}": f"""
+        SELECT id, taken, held FROM (
+            SELECT id, {mode}_taken AS taken, (
+                SELECT count(*) FROM enrollments WHERE course_id = courses.id AND mode = '{mode}' AND {LIVE}
+            ) AS held FROM courses
+        ) AS places WHERE taken <> held ORDER BY id
+    """
+    for mode in MODES
+}
+_QUESTIONS |= {
+    f"account {{}}: {{}} {mode} licences are taken, but live enrolments hold {{}}": f"""
+        SELECT id, taken, held FROM (
+            SELECT id, {mode}_licenses AS taken, (
+                SELECT count(*) FROM enrollments
+                WHERE account_id = accounts.id AND mode = '{mode}' AND licensed = 1 AND {LIVE}
+            ) AS held FROM accounts
+        ) AS grants WHERE taken <> held ORDER BY id
+    """
+    for mode in MODES
+}
+_QUESTIONS |= {
+    "course {}: it shows {} students, but has {}, and no sweep is due": """
+        SELECT id, total_students, students_base + live_taken FROM courses
+        WHERE total_students <> students_base + live_taken AND id NOT IN (SELECT course_id FROM unsettled) ORDER BY id
+    """,
+    "category {}: it counts {} published courses, but has {}": """
+        SELECT slug, counted, held FROM (
+            SELECT slug, courses AS counted, (
+                SELECT count(*) FROM courses WHERE category = categories.slug AND status = 'published'
+            ) AS held FROM categories
+        ) AS shelves WHERE counted <> held ORDER BY slug
+    """,
+    # A paid enrolment that is cancelled and not refunded belongs to a user who was deleted.
+    "enrolment {}: it is {}, but its payment {} is {}": """
+        SELECT enrollments.id, enrollments.status, payment_id, COALESCE(payments.status, 'not there') FROM enrollments
+        LEFT JOIN payments ON payments.id = payment_id AND payments.enrollment_id = enrollments.id
+            AND payments.mode = enrollments.mode
+        WHERE payment_id IS NOT NULL AND (payments.id IS NULL OR NOT (
+            (enrollments.status = 'pending' AND payments.status = 'charging')
+            OR (enrollments.status IN ('active', 'completed', 'expired') AND payments.status = 'charged')
+            OR (enrollments.status = 'cancelled' AND payments.status IN ('declined', 'charged'))
+            OR (enrollments.status = 'refunded' AND payments.status IN ('refunding', 'refunded'))
+        )) ORDER BY enrollments.id
+    """,
+    "enrolment {}: it is {}, and no payment belongs to it": """
+        SELECT id, status FROM enrollments WHERE status IN ('pending', 'refunded') AND payment_id IS NULL ORDER BY id
+    """,
+    "payment {}: enrolment {} does not know of it": """
+        SELECT payments.id, enrollment_id FROM payments JOIN enrollments ON enrollments.id = enrollment_id
+        WHERE payment_id IS NULL OR payment_id <> payments.id ORDER BY payments.id
+    """,
+    "enrolment {}: it is completed, but its certificate {} is not there": """
+        SELECT enrollments.id, certificate_id FROM enrollments
+        LEFT JOIN certificates ON certificates.id = certificate_id AND certificates.enrollment_id = enrollments.id
+            AND certificates.user_id = enrollments.user_id AND certificates.course_id = enrollments.course_id
+        WHERE enrollments.status = 'completed' AND certificates.id IS NULL ORDER BY enrollments.id
+    """,
+    "certificate {}: enrolment {} is not completed": """
+        SELECT certificates.id, enrollment_id FROM certificates JOIN enrollments ON enrollments.id = enrollment_id
+        WHERE enrollments.status <> 'completed' ORDER BY certificates.id
+    """,
+}
+"""What to say of each row that a statement answers."""
+
+
+async def findings(tx: DriverTransaction) -> list[str]:
+    """What is wrong, one sentence each; at most MOST of a kind."""
+    found = [f"the database is damaged: {damage}" for damage in (await tx.damage())[:MOST]]
+    for sentence, question in _QUESTIONS.items():
+        rows = await tx.rows(f"{question} LIMIT $1", MOST)
+        found += [sentence.format(*row) for row in rows]
+    return found + await _index_findings(tx)
+
+
+async def _index_findings(tx: DriverTransaction) -> list[str]:
+    """Whether the search index says of every course what the course says.
+
+    Each course has every token it should have, and each token as many courses as should have it: so none has another.
+    """
+    wrong = []
+    expected: Counter[str] = Counter()
+    async for course_id, number, kept, computed in _searched(tx):
+        expected.update(kept.split(" "))
+        if kept != computed:
+            wrong.append(f"course {course_id}: it would be found by other words than it says")
+        elif not await _finds(tx, number, kept):
+            wrong.append(f"course {course_id}: the search index does not find it by every word")
+    indexed: Counter[str] = Counter(dict(await tx.indexed()))
+    differing = (token for token in sorted(expected.keys() | indexed.keys()) if expected[token] != indexed[token])
+    wrong += [
+        f"the search index has {indexed[token]} courses with {token}, and should have {expected[token]}"
+        for token in islice(differing, MOST)
+    ]
+    return wrong[:MOST]
+
+
+async def _searched(tx: DriverTransaction) -> AsyncIterator[tuple[str, int, str, str]]:
+    """Every course: its id, number, the tokens it is kept with, and those it should have."""
+    number = 0
+    while rows := await tx.rows(_NEXT_COURSES, number, _COURSES_AT_ONCE):
+        for row in rows:
+            number, kept, *rest = row
+            course = COURSES.make(tuple(rest))
+            yield course.id, number, kept, tokens(course)
+
+
+async def _finds(tx: DriverTransaction, number: int, kept: str) -> bool:
+    words = tuple(kept.split(" "))
+    text = tx.match(SearchQuery(words, prefix=words[0]), "all")
+    sql = f"SELECT n FROM courses WHERE n = $1 AND {tx.matches.format('$2')}"
+    return await tx.row(sql, number, text) is not None
+
+
+_NEXT_COURSES = (
+    f"SELECT n, search, {COURSES.columns} FROM courses JOIN course_texts ON course_texts.course_id = courses.id "
+    "WHERE n > $1 ORDER BY n LIMIT $2"
+)
