@@ -17,6 +17,7 @@ _VISIBLE = r"^[^\u0000]*[^\s\u0000][^\u0000]*$(?!\n)"
 _NO_NUL = r"^[^\u0000]*$(?!\n)"
 
 Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=_VISIBLE)]
+PlainText = Annotated[str, Meta(pattern=_NO_NUL)]
 LongText = Annotated[str, Meta(max_length=20_000, pattern=_NO_NUL)]
 CategorySlug = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$(?!\n)")]
 Language = Annotated[str, Meta(max_length=35, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$(?!\n)")]

@@ -15,7 +15,7 @@ RandomBytes = Callable[[int], bytes]
 """Gives that many bytes, uniformly distributed and unpredictable: what `os.urandom` does."""
 
 PREFIXES: Final = frozenset(
-    ("crs", "usr", "enr", "crt", "key", "acct", "pm", "req", "whk", "evt", "pay", "fam", "ref"),
+    ("crs", "usr", "enr", "crt", "key", "acct", "pm", "req", "whk", "evt", "pay", "fam", "tok", "ref"),
 )
 """Course, user, enrolment, certificate, API key, account, payment method, request, webhook endpoint, event; and
 never seen by clients: payment attempt, family of refresh tokens, refund."""

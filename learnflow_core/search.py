@@ -56,9 +56,9 @@ _W: Final = r"[^ .+#'\-]"
 _WORD: Final = re.compile(
     rf"((?:(?<!{_W})\.(?![0-9]))?)"  # the dot of .NET, but not a decimal one
     rf"({_W}(?:{_W}|(?<=[0-9])\.(?=[0-9])|'(?={_W}))*)"  # 3.8 and master's are one word
-    rf"((?:\+\+|[+#](?![^ .+#'\-0-9]))?)"  # C++, C# and A+, but not html+css
+    rf"(\+\+|[+#]|)(?=([^ .+#'\-0-9]|))"  # C++, C# and A+, but html+css are two words: so the letter that follows
 )
-_PART: Final = re.compile(rf"(\.?)({_W}+)(\+\+?|#)?")
+_PART: Final = re.compile(rf"(\.?)({_W}+)([+#]?)")
 _COMPOUND: Final = re.compile(rf"(?<!{_W}){_W}+(?:(?:'|(?<![0-9])[.-](?![0-9])){_W}+)+")
 _SLUG_WORD: Final = re.compile(r"[^ .#\-]+")
 _SHARP: Final = re.compile(rf"(?<={_W})#")
@@ -87,7 +87,7 @@ def words(text: str) -> list[str]:
     Letters, digits and the marks among them make a word, with a `.` before a letter (.NET), `+`, `++` or `#` after
     (C++, C#), a `.` between digits (3.8); an apostrophe inside is left out. Each symbol (emoji) is a word.
     """
-    return list(_folded_words(_fold(text)))
+    return [_word(*match) for match in _WORD.findall(_fold(text))]
 
 
 def parse_search(text: str) -> SearchQuery | None:
@@ -185,11 +185,6 @@ def _fold(text: str) -> str:
     return composed.casefold().translate(_CHARACTERS)
 
 
-def _folded_words(folded: str) -> Iterator[str]:
-    for dot, body, suffix in _WORD.findall(folded):
-        yield _cut(dot + body.replace("'", "") + suffix)
-
-
 def _index_words(text: str) -> Iterator[str]:
     """The words of a text, and the other forms by which people look for them; repeated as they are.
 
@@ -197,16 +192,21 @@ def _index_words(text: str) -> Iterator[str]:
     `security` (but C++ not by `c`, which is another language, save as the start of a word).
     """
     folded = _fold(text)
-    yield from _folded_words(folded)
+    for dot, body, suffix, letter in _WORD.findall(folded):
+        yield _word(dot, body, suffix, letter)
+        yield _word(dot, body, suffix, "")  # the html+ of one who has html+css still to type
     for dot, part, suffix in _PART.findall(folded):
         if len(part) > 1 or not suffix:
             yield _cut(part)
-        if suffix:
-            yield _cut(part + suffix)
         if dot and not part[0].isdecimal():
             yield _cut(dot + part)
     for compound in _COMPOUND.findall(folded):
         yield _cut(compound.translate(_JOINTS))
+
+
+def _word(dot: str, body: str, suffix: str, letter_after: str) -> str:
+    kept = "" if letter_after and suffix != "++" else suffix
+    return _cut(dot + body.replace("'", "") + kept)
 
 
 def _cut(word: str) -> str:

@@ -1,0 +1,112 @@
+"""The composition root: the one place that chooses the storage, the payment service and the limiter, and wires them
+up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.routing import Router
+from starlette.types import ASGIApp
+
+from learnflow_core.limiter import MemoryLimiter
+from learnflow_core.model import SECOND, Instant
+from learnflow_core.ports import Context
+from learnflow_core.usecases.enrollments import Gateways, finish_unresolved
+from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
+from learnflow_http.routes import NotFound, routes
+from learnflow_http.services import Services
+from learnflow_http.settings import Settings, old_secret_for, secret_for
+from payment_gateways.sandbox import SandboxGateway
+from storage_backends import migrate, open_storage
+
+__all__ = ["create_app", "migrate", "open_services", "open_storage"]
+
+logger = logging.getLogger("learnflow.sweep")
+
+SWEEP_S = 1.0
+SETTLED_AT_ONCE = 500
+PURGE_EVERY: Instant = 600 * SECOND
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    *,
+    clock_ns: Callable[[], int] = time.time_ns,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> AsyncIterator[Services]:
+    """Everything a server is made of, opened, and closed again at the end."""
+    storage = await open_storage(settings.database)
+    passwords = PasswordHasher()
+    try:
+        sandbox = SandboxGateway(storage)
+        gateways: Gateways = {"live": sandbox, "test": sandbox}
+        old = old_secret_for(settings)
+        secrets = (secret_for(settings),) if old is None else (secret_for(settings), old)
+        signer = TokenSigner(secrets, settings.jwt_issuer, settings.jwt_audience)
+        yield Services(
+            settings=settings,
+            storage=storage,
+            gateways=gateways,
+            limiter=MemoryLimiter(max_buckets=settings.limiter_max_buckets),
+            authenticator=Authenticator(storage, signer),
+            signer=signer,
+            passwords=passwords,
+            trusted_proxies=tuple(ipaddress.ip_network(network) for network in settings.trusted_proxies),
+            clock_ns=clock_ns,
+            random_bytes=random_bytes,
+        )
+    finally:
+        passwords.close()
+        await storage.close()
+
+
+def create_app(services: Services) -> ASGIApp:
+    """The ASGI app that serves `services`. Its lifespan runs the sweep; whoever opened the services closes them."""
+
+    @asynccontextmanager
+    async def lifespan(_app: object) -> AsyncIterator[None]:
+        task = asyncio.create_task(_sweep_for_ever(services))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await sweep(services, purge=False)
+
+    return Router(routes(services), redirect_slashes=False, default=NotFound(services), lifespan=lifespan)
+
+
+async def sweep(services: Services, *, purge: bool) -> None:
+    """Do once what nobody waits for: numbers of students, last uses of keys, unresolved payments, what has expired."""
+    now = services.clock_ns() // 1_000
+    ctx = Context(now, services.random_bytes)
+    while await services.storage.write(lambda tx: tx.courses.settle(SETTLED_AT_ONCE)) == SETTLED_AT_ONCE:
+        pass
+    used = services.authenticator.take_used()
+    if used:
+        await services.storage.write(lambda tx: tx.api_keys.touch(used))
+    await finish_unresolved(services.storage, services.gateways, ctx)
+    if purge:
+        await services.storage.write(lambda tx: tx.purge(now))
+
+
+async def _sweep_for_ever(services: Services) -> None:
+    purged: Instant = 0
+    while True:
+        now = services.clock_ns() // 1_000
+        due = now - purged >= PURGE_EVERY
+        try:
+            await sweep(services, purge=due)
+            purged = now if due else purged
+        except Exception:
+            logger.exception("the sweep failed, and will be tried again")
+        await asyncio.sleep(SWEEP_S)

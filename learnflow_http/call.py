@@ -1,0 +1,27 @@
+"""One call of an operation, decoded: what the rows of the table are handed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from learnflow_core.limiter import Decision
+from learnflow_core.ports import Context
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Who calls, and what was sent.
+
+    `actor` is None only where the operation is public. `query` and `body` are the Structs that the row names, `paging`
+    is there for lists, and `prepared` is what the row's `prepare` answered. `decision` is what the limiter said.
+    """
+
+    actor: Any
+    path: dict[str, str]
+    query: Any
+    body: Any
+    paging: Any
+    prepared: Any
+    decision: Decision
+    ctx: Context

@@ -1,0 +1,171 @@
+"""`Idempotency-Key`: one effect for one key, and the first reply again for every repetition.
+
+What is kept belongs to a caller, a method, a path and a query. An operation of one transaction keeps its reply in
+that same transaction, so there is no instant at which the effect is there and the reply is not. A saga claims the
+key first; a second request meanwhile waits for the reply. A refusal of the use case is kept like a success; what
+failed before or beside the use case (a shape, a credential, a limit, our own failure) is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import SECOND, Instant, Reply
+from learnflow_core.ports import Storage, Transaction
+from learnflow_http.errors import STATUS
+
+WAIT_S = 30.0
+POLL_S = 0.05
+CLAIM_LIFETIME: Instant = 60 * SECOND
+"""How long a claim is believed: after that, whoever made it has crashed."""
+
+RUNNING = 0
+"""The status of a claim: the first request is still being worked on."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a use case came to: the reply's status and body, what to keep of the body, and the headers of a list."""
+
+    status: int
+    body: bytes
+    kept: bytes
+    link: str = ""
+    replayed: bool = False
+
+
+class ReplayedError(LearnFlowError):
+    """The refusal that the first request under a key met."""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A key in its scope, with the fingerprint of the body that came with it."""
+
+    scope: str
+    key: str
+    fingerprint: str
+    now: Instant
+
+    @classmethod
+    def of(cls, key: str, *, caller: str, request: str, body: bytes, now: Instant) -> Key:
+        """The key as it is kept; `invalid_parameter` when it is not 1-255 printable ASCII characters."""
+        if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+            raise LearnFlowError(
+                Code.INVALID_PARAMETER,
+                "Idempotency-Key must be 1 to 255 printable ASCII characters.",
+                param="Idempotency-Key",
+            )
+        scope = hashlib.sha256(f"{caller}\0{request}".encode()).hexdigest()
+        return cls(scope, key, hashlib.sha256(_canonical(body)).hexdigest(), now)
+
+    def reply(self, status: int, body: bytes) -> Reply:
+        """What is kept under the key."""
+        return Reply(fingerprint=self.fingerprint, status=status, body=body, claimed_at=self.now)
+
+
+async def once_in_transaction(storage: Storage, key: Key, run: Callable[[Transaction], Awaitable[Outcome]]) -> Outcome:
+    """Run a use case of one transaction at most once under a key."""
+
+    async def work(tx: Transaction) -> Outcome:
+        kept = await tx.replies.get(key.scope, key.key)
+        if kept is not None:
+            return _replay(key, kept)
+        outcome = await run(tx)
+        await tx.replies.put(key.scope, key.key, key.reply(outcome.status, outcome.kept))
+        return outcome
+
+    try:
+        return await storage.write(work)
+    except ReplayedError:
+        raise
+    except LearnFlowError as refusal:
+        await _remember(storage, key, refusal)
+        raise
+
+
+async def once(storage: Storage, key: Key, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    """Run a saga at most once under a key; `service_unavailable` when the first run takes longer than 30 seconds."""
+    kept = await _claim(storage, key)
+    if kept is not None:
+        return _replay(key, kept)
+    try:
+        outcome = await run()
+    except LearnFlowError as refusal:
+        await _remember(storage, key, refusal)
+        raise
+    except BaseException:
+        await asyncio.shield(storage.write(lambda tx: tx.replies.drop(key.scope, key.key)))
+        raise
+    await storage.write(lambda tx: tx.replies.put(key.scope, key.key, key.reply(outcome.status, outcome.kept)))
+    return outcome
+
+
+async def _claim(storage: Storage, key: Key) -> Reply | None:
+    """Claim the key, or wait for the reply of whoever has; None when it is ours."""
+
+    async def work(tx: Transaction) -> Reply | None:
+        kept = await tx.replies.get(key.scope, key.key)
+        if kept is None or (kept.status == RUNNING and kept.claimed_at <= key.now - CLAIM_LIFETIME):
+            await tx.replies.put(key.scope, key.key, key.reply(RUNNING, b""))
+            return None
+        return kept
+
+    for _ in range(round(WAIT_S / POLL_S)):
+        kept = await storage.write(work)
+        if kept is None or kept.status != RUNNING:
+            return kept
+        _check_same_body(key, kept)
+        await asyncio.sleep(POLL_S)
+    raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "The first request with this key is still running.", retry_after_s=1)
+
+
+def _replay(key: Key, kept: Reply) -> Outcome:
+    _check_same_body(key, kept)
+    if kept.status >= 400:
+        error: dict[str, Any] = msgspec.json.decode(kept.body)
+        raise ReplayedError(Code(error["code"]), error["message"], param=error["param"], details=error["details"])
+    return Outcome(kept.status, kept.body, kept.body, replayed=True)
+
+
+def _check_same_body(key: Key, kept: Reply) -> None:
+    if kept.fingerprint != key.fingerprint:
+        raise LearnFlowError(Code.IDEMPOTENCY_KEY_REUSED, param="Idempotency-Key")
+
+
+async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None:
+    """Keep a refusal of the use case, unless a reply has been kept meanwhile; let go of the key after any other."""
+    error = {
+        "code": refusal.code.value,
+        "message": refusal.message,
+        "param": refusal.param,
+        "details": refusal.details,
+    }
+    reply = key.reply(STATUS[refusal.code], msgspec.json.encode(error))
+    is_kept = reply.status in (400, 403, 404) and refusal.code is not Code.IDEMPOTENCY_KEY_REUSED
+
+    async def work(tx: Transaction) -> None:
+        there = await tx.replies.get(key.scope, key.key)
+        if is_kept and (there is None or there.status == RUNNING):
+            await tx.replies.put(key.scope, key.key, reply)
+        elif there is not None and there.status == RUNNING:
+            await tx.replies.drop(key.scope, key.key)
+
+    await storage.write(work)
+
+
+def _canonical(body: bytes) -> bytes:
+    """A JSON text in one form: keys sorted, whole numbers without a fraction."""
+    return msgspec.json.encode(_NUMBERS.decode(body), order="sorted") if body else b""
+
+
+def _number(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+_NUMBERS = msgspec.json.Decoder(float_hook=_number)

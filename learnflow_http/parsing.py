@@ -1,0 +1,98 @@
+"""From the bytes of a request to the Structs that its operation takes, or to an error that says what is wrong where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import msgspec
+
+from learnflow_core.errors import Code, LearnFlowError
+
+_BodyType = type[msgspec.Struct]
+
+
+def check_media_type(content_type: str | None) -> None:
+    """Refuse a body that says it is something else than JSON in UTF-8 (`unsupported_media_type`)."""
+    if content_type is None:
+        return
+    media_type, _, parameters = content_type.partition(";")
+    charset = parameters.partition("charset=")[2].strip(' "').lower()
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        raise LearnFlowError(Code.UNSUPPORTED_MEDIA_TYPE)
+
+
+def parse_body(raw: bytes, body_type: _BodyType) -> msgspec.Struct:
+    """The body as `body_type`; an empty one is an object without fields.
+
+    Raises `invalid_json`, `unknown_parameter`, `missing_parameter` or `invalid_parameter`, the last three with `param`.
+    """
+    raw = raw or b"{}"
+    try:
+        return msgspec.json.decode(raw, type=body_type)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _explain(_json(raw), body_type, "")
+        raise LearnFlowError(Code.INVALID_JSON) from error
+
+
+def parse_query(pairs: Sequence[tuple[str, str]], query_type: _BodyType | None) -> tuple[dict[str, str], Any]:
+    """The parameters by name, and those that `query_type` knows as that Struct.
+
+    An unknown one is ignored. Raises `invalid_parameter` for a repeated one and for a value that is not allowed.
+    """
+    params: dict[str, str] = {}
+    for name, value in pairs:
+        if name in params:
+            raise LearnFlowError(Code.INVALID_PARAMETER, f"{name} is given more than once.", param=name)
+        params[name] = value
+    if query_type is None:
+        return params, None
+    for field in msgspec.structs.fields(query_type):
+        value = params.get(field.encode_name)
+        if value is not None:
+            _check_field(value, field.type, field.encode_name)
+    return params, msgspec.convert(params, query_type)
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LearnFlowError(Code.INVALID_JSON) from error
+
+
+def _explain(value: Any, struct: _BodyType, path: str) -> None:
+    """Find what keeps `value` from being a `struct`, and raise it."""
+    if not isinstance(value, Mapping):
+        where = path.rstrip(".")
+        message = f"{where or 'The body'} must be a JSON object."
+        raise LearnFlowError(Code.INVALID_PARAMETER, message, param=where or None)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    for given in value:
+        if given not in fields:
+            raise LearnFlowError(Code.UNKNOWN_PARAMETER, f"There is no field {path}{given}.", param=f"{path}{given}")
+    for name, field in fields.items():
+        if name in value:
+            _check_field(value[name], field.type, path + name)
+        elif field.required:
+            raise LearnFlowError(Code.MISSING_PARAMETER, f"{path}{name} is needed.", param=path + name)
+
+
+def _check_field(value: Any, field_type: Any, param: str) -> None:
+    for struct in _structs_in(field_type):
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                _explain(item, struct, f"{param}.{index}.")
+        elif value is not None:
+            _explain(value, struct, f"{param}.")
+    try:
+        msgspec.json.decode(msgspec.json.encode(value), type=field_type)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise LearnFlowError(Code.INVALID_PARAMETER, f"{param}: {error}.", param=param) from error
+
+
+def _structs_in(field_type: Any) -> list[_BodyType]:
+    """The Structs that a field's type is made of, through unions, sequences and annotations."""
+    if isinstance(field_type, type) and issubclass(field_type, msgspec.Struct):
+        return [field_type]
+    return [struct for part in get_args(field_type) for struct in _structs_in(part)]

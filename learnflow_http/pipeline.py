@@ -1,0 +1,297 @@
+"""The way of a request: parse, authenticate, limit, use case, repository, encode.
+
+`Pipeline.respond` is that way, step by step. `Pipeline.answer` makes every outcome a reply: errors become the envelope,
+and every reply of the API carries the caller's rate limit, whatever its status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from learnflow_core import limiter, pagination
+from learnflow_core.access import FAILED_CREDENTIALS, Actor, permit, quotas
+from learnflow_core.errors import Code, LearnFlowError, envelope
+from learnflow_core.ids import new_id
+from learnflow_core.limiter import Decision
+from learnflow_core.pagination import Page, Slice
+from learnflow_core.ports import Context, Transaction
+from learnflow_http import conditional, cors, idempotency, logs
+from learnflow_http.call import Call
+from learnflow_http.errors import STATUS, challenge
+from learnflow_http.exchange import ClientDisconnectedError, Exchange, Reply, is_api
+from learnflow_http.idempotency import Outcome
+from learnflow_http.operations import Operation
+from learnflow_http.parsing import check_media_type, parse_body, parse_query
+from learnflow_http.services import Services
+
+logger = logging.getLogger("learnflow.http")
+
+ANONYMOUS = quotas("starter")
+"""What an address may ask for without a credential."""
+
+RETRY_AFTER_S = 1
+"""When to try again after a failure that says nothing better."""
+
+Work = Callable[[Exchange], Awaitable[Reply]]
+
+
+async def respond(services: Services, operation: Operation, exchange: Exchange) -> Reply:
+    """Answer one request: the steps in the order of the contract, each of which may refuse."""
+    body, raw = None, b""
+    if operation.sign_in is not None:
+        body, raw = await _body(operation, exchange)
+        exchange.actor = await operation.sign_in(services, exchange, body)
+    else:
+        exchange.actor = await _authenticate(services, operation, exchange)
+    exchange.decision = await _limit(services, exchange, operation.cost)
+    if exchange.actor is not None:
+        permit(exchange.actor, operation.scope, operation.roles)
+    if operation.body is not None and body is None:
+        body, raw = await _body(operation, exchange)
+    pairs = exchange.query()
+    params, query = parse_query(pairs, operation.query)
+    filters = {name: value for name, value in params.items() if name not in ("page", "limit", "cursor")}
+    call = Call(
+        actor=exchange.actor,
+        path=exchange.scope["path_params"],
+        query=query,
+        body=body,
+        paging=pagination.request(params, filters=filters) if operation.paged else None,
+        prepared=await operation.prepare(services, body) if operation.prepare else None,
+        decision=exchange.decision,
+        ctx=Context(exchange.now, services.random_bytes),
+    )
+    encode = _encoder(operation, exchange, call, pairs, filters)
+    outcome = await _run(services, operation, exchange, call, raw, encode)
+    if operation.revokes:
+        services.authenticator.forget()
+    return _reply(operation, exchange, outcome)
+
+
+async def _authenticate(services: Services, operation: Operation, exchange: Exchange) -> Actor | None:
+    actor = await _actor(services, exchange)
+    if actor is None and not operation.public:
+        raise LearnFlowError(Code.MISSING_TOKEN)
+    return actor
+
+
+async def _actor(services: Services, exchange: Exchange) -> Actor | None:
+    credential = exchange.credential()
+    return None if credential is None else await services.authenticator.actor(credential, exchange.now)
+
+
+async def _limit(services: Services, exchange: Exchange, cost: int) -> Decision:
+    """Take what the request costs from the caller's quotas, or refuse it."""
+    exchange.decision = await _take(services, exchange, cost)
+    if not exchange.decision.allowed:
+        raise LearnFlowError(Code.RATE_LIMIT_EXCEEDED)
+    return exchange.decision
+
+
+async def _take(services: Services, exchange: Exchange, cost: int) -> Decision:
+    """What the limiter says to the caller's next request of this cost; at no cost, it is only asked."""
+    actor = exchange.actor
+    key, of_caller = (exchange.address_key, ANONYMOUS) if actor is None else (actor.account_id, actor.quotas)
+    if cost == 0:
+        return await services.limiter.peek(key, of_caller)
+    return await services.limiter.hit(key, of_caller, cost)
+
+
+async def _body(operation: Operation, exchange: Exchange) -> tuple[Any, bytes]:
+    assert operation.body is not None, "only operations that take a body are asked for it"
+    check_media_type(exchange.header(b"content-type"))
+    raw = await exchange.body()
+    return parse_body(raw, operation.body), raw
+
+
+async def _run(
+    services: Services,
+    operation: Operation,
+    exchange: Exchange,
+    call: Call,
+    raw: bytes,
+    encode: Callable[[Any], Outcome],
+) -> Outcome:
+    """Run the use case in its transaction, or its transactions, and at most once where an idempotency key asks so."""
+
+    async def in_transaction(tx: Transaction) -> Outcome:
+        return encode(await operation.run(tx, call))
+
+    async def saga() -> Outcome:
+        return encode(await operation.run(services, call))
+
+    key = _idempotency_key(operation, exchange, call, raw)
+    if operation.kind == "saga":
+        return await saga() if key is None else await idempotency.once(services.storage, key, saga)
+    if operation.kind == "read":
+        return await services.storage.read(in_transaction)
+    if key is None:
+        return await services.storage.write(in_transaction)
+    return await idempotency.once_in_transaction(services.storage, key, in_transaction)
+
+
+def _idempotency_key(operation: Operation, exchange: Exchange, call: Call, raw: bytes) -> idempotency.Key | None:
+    text = exchange.header(b"idempotency-key") if operation.idempotent else None
+    if text is None:
+        return None
+    query = exchange.scope["query_string"].decode("latin-1")
+    return idempotency.Key.of(
+        text,
+        caller=call.actor.caller_id,
+        request=f"{exchange.method} {exchange.path}?{query}",
+        body=raw if operation.body is not None else b"",
+        now=call.ctx.now,
+    )
+
+
+def _encoder(
+    operation: Operation, exchange: Exchange, call: Call, pairs: list[tuple[str, str]], filters: dict[str, str]
+) -> Callable[[Any], Outcome]:
+    """How what the use case answers becomes the bytes of a reply."""
+
+    def encode(result: Any) -> Outcome:
+        if operation.paged:
+            shown, link = _list(result, call.paging, operation.show, exchange.path, pairs, filters)
+            body = msgspec.json.encode(shown)
+            return Outcome(200, body, body, link)
+        shown = operation.show(result)
+        status = operation.status if isinstance(operation.status, int) else operation.status(result)
+        return Outcome(status, msgspec.json.encode(shown), msgspec.json.encode(operation.kept(shown)))
+
+    return encode
+
+
+def _list(
+    found: Slice[Any],
+    paging: pagination.Page | pagination.Cursor,
+    show: Callable[[Any], Any],
+    path: str,
+    pairs: list[tuple[str, str]],
+    filters: dict[str, str],
+) -> tuple[dict[str, Any], str]:
+    data = [show(item) for item in found.items]
+    if isinstance(paging, Page):
+        total = found.total or 0
+        meta: dict[str, Any] = pagination.page_meta(paging, total)
+        return {"data": data, "meta": meta}, pagination.page_links(path, pairs, paging, total)
+    after = found.next_after
+    cursor = None if after is None else pagination.encode_cursor(after, filters)
+    return {"data": data, "meta": pagination.cursor_meta(cursor)}, pagination.cursor_links(path, pairs, cursor)
+
+
+def _reply(operation: Operation, exchange: Exchange, outcome: Outcome) -> Reply:
+    reply = Reply(outcome.status, outcome.body, [(b"content-type", b"application/json")])
+    if operation.secret:
+        reply.headers.append((b"cache-control", b"no-store"))
+        return _marked(reply, replayed=outcome.replayed)
+    reply.headers.append((b"cache-control", b"private"))
+    if outcome.link:
+        reply.headers.append((b"link", outcome.link.encode("ascii")))
+    if operation.method == "GET":
+        tag = conditional.entity_tag(outcome.body)
+        reply.headers.append((b"etag", tag.encode("ascii")))
+        if conditional.is_not_modified(exchange.header(b"if-none-match"), tag):
+            reply.status, reply.body = 304, b""
+    return _marked(reply, replayed=outcome.replayed)
+
+
+def _marked(reply: Reply, *, replayed: bool) -> Reply:
+    if replayed:
+        reply.headers.append((b"idempotent-replayed", b"true"))
+    return reply
+
+
+async def unrouted(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
+    """The reply where there is no such address or method: it costs its caller a request, if there is one left."""
+    if is_api(exchange.path):
+        try:
+            exchange.actor = await _actor(services, exchange)
+        except LearnFlowError:
+            exchange.actor = None  # the address is told first; a bad credential does not change that
+        exchange.decision = await _take(services, exchange, cost=1)
+    return _error_reply(services, exchange, error)
+
+
+async def answer(
+    services: Services, scope: Scope, receive: Receive, send: Send, work: Work, *, limited: bool = True
+) -> None:
+    """Answer one request with what `work` makes of it; `limited` replies belong to the API and tell of its limits."""
+    started = services.clock_ns()
+    exchange = Exchange(scope, receive, new_id("req", services.random_bytes), started, services.trusted_proxies)
+    try:
+        reply = await work(exchange)
+    except ClientDisconnectedError:
+        return
+    except LearnFlowError as error:
+        reply = await _refuse(services, exchange, error)
+    except Exception:
+        logger.exception("internal error", extra={"request_id": exchange.request_id})
+        reply = _error_reply(services, exchange, LearnFlowError(Code.INTERNAL_ERROR))
+    reply.headers.extend(await _common_headers(services, exchange, limited=limited))
+    await exchange.send(send, reply)
+    logs.access(
+        logger,
+        request_id=exchange.request_id,
+        client_request_id=exchange.client_request_id,
+        method=exchange.method,
+        path=exchange.path,
+        status=reply.status,
+        duration_ms=(services.clock_ns() - started) / 1_000_000,
+        client=exchange.client,
+        account=exchange.actor and exchange.actor.account_id,
+        caller=exchange.actor and (exchange.actor.user_id or exchange.actor.key_id),
+    )
+
+
+async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
+    """The reply to a refusal. Before its caller is known, a request is charged to its address: a refused credential to
+    the quota of those, anything else as a request without one."""
+    if exchange.decision is None and is_api(exchange.path):
+        if STATUS[error.code] == 401:
+            exchange.decision = await services.limiter.hit(exchange.failed_key, FAILED_CREDENTIALS)
+        else:
+            exchange.decision = await services.limiter.hit(exchange.address_key, ANONYMOUS)
+        if STATUS[error.code] == 401 and not exchange.decision.allowed:
+            error = LearnFlowError(Code.RATE_LIMIT_EXCEEDED)
+    return _error_reply(services, exchange, error)
+
+
+def _error_reply(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
+    status = STATUS[error.code]
+    base = services.settings.public_url
+    doc_url = f"{base}/docs/errors#{error.code.value}" if base else None
+    body = msgspec.json.encode(envelope(error, exchange.request_id, doc_url=doc_url))
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"private")]
+    www_authenticate = challenge(error)
+    if www_authenticate is not None:
+        headers.append((b"www-authenticate", www_authenticate.encode("ascii")))
+    if status == 503:
+        headers.append((b"retry-after", b"%d" % (error.retry_after_s or RETRY_AFTER_S)))
+    return _marked(Reply(status, body, headers), replayed=isinstance(error, idempotency.ReplayedError))
+
+
+async def _common_headers(services: Services, exchange: Exchange, *, limited: bool) -> list[tuple[bytes, bytes]]:
+    """What every reply carries: its request id, for whom it is, who may read it, and the caller's rate limit."""
+    origins = services.settings.cors_origins
+    headers = [
+        (b"x-request-id", exchange.request_id.encode("ascii")),
+        (b"vary", b"Authorization, Origin" if origins else b"Authorization"),
+        (b"x-content-type-options", b"nosniff"),
+        *cors.response_headers(exchange.header(b"origin"), origins),
+    ]
+    if limited:
+        decision = exchange.decision
+        if decision is None:
+            decision = await services.limiter.peek(exchange.address_key, ANONYMOUS)
+        headers.extend(_rate_limit_headers(decision, exchange.now_ns))
+    return headers
+
+
+def _rate_limit_headers(decision: Decision, now_ns: int) -> list[tuple[bytes, bytes]]:
+    told = limiter.headers(decision, now_ns)
+    return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told]

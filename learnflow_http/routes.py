@@ -1,0 +1,137 @@
+"""From addresses to operations: one route for each path, and the operational pages outside `/v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_http import cors, docs_page, openapi
+from learnflow_http.exchange import Exchange, Reply, is_api
+from learnflow_http.operations import OPERATIONS, Operation
+from learnflow_http.pipeline import Work, answer, respond, unrouted
+from learnflow_http.services import Services
+
+JSON = b"application/json"
+HTML = b"text/html; charset=utf-8"
+
+
+class Resource:
+    """All operations of one path, as an ASGI app: HEAD is GET, OPTIONS tells the methods, any other is 405."""
+
+    def __init__(self, services: Services, operations: Sequence[Operation]) -> None:
+        self._services = services
+        self._works: dict[str, Work] = {row.method: self._work(row) for row in operations}
+        self._allow = allowed_methods(self._works)
+        self._works["OPTIONS"] = self._options
+        if "GET" in self._works:
+            self._works["HEAD"] = self._works["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = self._works.get(scope["method"], self._not_allowed)
+        await answer(self._services, scope, receive, send, work)
+
+    def _work(self, operation: Operation) -> Work:
+        async def work(exchange: Exchange) -> Reply:
+            return await respond(self._services, operation, exchange)
+
+        return work
+
+    async def _options(self, _exchange: Exchange) -> Reply:
+        return Reply(200, b"", [(b"allow", self._allow), *cors.preflight_headers(self._allow)])
+
+    async def _not_allowed(self, exchange: Exchange) -> Reply:
+        reply = await unrouted(self._services, exchange, LearnFlowError(Code.METHOD_NOT_ALLOWED))
+        reply.headers.append((b"allow", self._allow))
+        return reply
+
+
+class Page:
+    """One page outside the API, as an ASGI app: read only, free, and without a rate limit."""
+
+    def __init__(self, services: Services, work: Work) -> None:
+        self._services = services
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = self._work if scope["method"] in ("GET", "HEAD") else self._not_allowed
+        await answer(self._services, scope, receive, send, work, limited=False)
+
+    async def _not_allowed(self, exchange: Exchange) -> Reply:
+        reply = await unrouted(self._services, exchange, LearnFlowError(Code.METHOD_NOT_ALLOWED))
+        reply.headers.append((b"allow", b"GET, HEAD"))
+        return reply
+
+
+class NotFound:
+    """What answers where there is nothing."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limited = is_api(scope["path"])
+        await answer(self._services, scope, receive, send, self._not_found, limited=limited)
+
+    async def _not_found(self, exchange: Exchange) -> Reply:
+        return await unrouted(self._services, exchange, LearnFlowError(Code.NOT_FOUND))
+
+
+def allowed_methods(methods: Iterator[str] | dict[str, Work]) -> bytes:
+    """The `Allow` field for these methods."""
+    names = set(methods) | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+    return ", ".join(sorted(names)).encode("ascii")
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    """Every route: fixed paths before those with a parameter, which would match them too."""
+    by_path = sorted(OPERATIONS, key=lambda row: (row.path.count("{"), row.path))
+    resources: list[BaseRoute] = [
+        Route(path, Resource(services, tuple(rows))) for path, rows in groupby(by_path, key=lambda row: row.path)
+    ]
+    return resources + list(_pages(services))
+
+
+def _pages(services: Services) -> Iterator[BaseRoute]:
+    document = msgspec.json.encode(openapi.document(services.settings.public_url))
+    policy = (b"content-security-policy", docs_page.CONTENT_SECURITY_POLICY.encode("ascii"))
+
+    async def ready(_exchange: Exchange) -> Reply:
+        await services.storage.read(lambda tx: tx.accounts.get(""))
+        return _fixed(b'{"status":"ready"}', JSON)
+
+    async def healthy(_exchange: Exchange) -> Reply:
+        return _fixed(b'{"status":"ok"}', JSON)
+
+    async def openapi_json(_exchange: Exchange) -> Reply:
+        return _fixed(document, JSON)
+
+    async def docs(_exchange: Exchange) -> Reply:
+        return _fixed(docs_page.page("/openapi.json"), HTML, policy)
+
+    async def asset(exchange: Exchange) -> Reply:
+        found = docs_page.assets().get(exchange.scope["path_params"]["name"])
+        if found is None:
+            raise LearnFlowError(Code.NOT_FOUND)
+        reply = _fixed(found.body, found.content_type.encode("ascii"))
+        reply.headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
+        if found.content_encoding:
+            reply.headers.append((b"content-encoding", found.content_encoding.encode("ascii")))
+        return reply
+
+    for path, work in (
+        ("/healthz", healthy),
+        ("/readyz", ready),
+        ("/openapi.json", openapi_json),
+        ("/docs", docs),
+        ("/docs/{name}", asset),
+    ):
+        yield Route(path, Page(services, work))
+
+
+def _fixed(body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> Reply:
+    return Reply(200, body, [(b"content-type", content_type), *headers])

@@ -1,0 +1,29 @@
+"""Everything a running server is made of, built once in `learnflow_http.app` and handed on as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from learnflow_core.limiter import Limiter
+from learnflow_core.ports import Storage
+from learnflow_core.usecases.enrollments import Gateways
+from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
+from learnflow_http.exchange import Network
+from learnflow_http.settings import Settings
+
+
+class Services(NamedTuple):
+    """What requests are answered with. `clock_ns` tells Unix time in nanoseconds; `random_bytes` is the system's
+    chance."""
+
+    settings: Settings
+    storage: Storage
+    gateways: Gateways
+    limiter: Limiter
+    authenticator: Authenticator
+    signer: TokenSigner
+    passwords: PasswordHasher
+    trusted_proxies: tuple[Network, ...]
+    clock_ns: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
