@@ -40,6 +40,7 @@ async def open_services(
     settings: Settings,
     *,
     clock_ns: Callable[[], int] = time.time_ns,
+    monotonic_ns: Callable[[], int] = time.monotonic_ns,
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Services]:
     """Everything a server is made of, opened, and closed again at the end."""
@@ -55,7 +56,7 @@ async def open_services(
             settings=settings,
             storage=storage,
             gateways=gateways,
-            limiter=MemoryLimiter(max_buckets=settings.limiter_max_buckets),
+            limiter=MemoryLimiter(clock=monotonic_ns, max_buckets=settings.limiter_max_buckets),
             authenticator=Authenticator(storage, signer),
             signer=signer,
             passwords=passwords,

@@ -48,9 +48,8 @@ def parse_query(pairs: Sequence[tuple[str, str]], query_type: _BodyType | None) 
     if query_type is None:
         return params, None
     for field in msgspec.structs.fields(query_type):
-        value = params.get(field.encode_name)
-        if value is not None:
-            _check_field(value, field.type, field.encode_name)
+        if field.encode_name in params:
+            _check_field(params[field.encode_name], field.type, field.encode_name)
     return params, msgspec.convert(params, query_type)
 
 

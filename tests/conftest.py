@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.world import World, open_world
 
 # A slow machine is no defect: Hypothesis finds wrong answers here, and benchmarks find slow ones.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,3 +31,10 @@ def chromium() -> Path:
         if found := shutil.which(name):
             return Path(found)
     missing("Chromium")
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A server with nothing in it yet."""
+    async with open_world() as world:
+        yield world
