@@ -138,7 +138,7 @@ def test_the_form_in_which_accents_are_encoded_does_not_matter(text: str) -> Non
 
 @given(st.text(st.characters(max_codepoint=0x58F)), st.characters(min_codepoint=0x300, max_codepoint=0x36F), st.data())
 def test_an_accent_after_a_letter_does_not_matter(text: str, accent: str, data: st.DataObject) -> None:
-    assume(text)
+    assume(text and accent != "\N{COMBINING GREEK YPOGEGRAMMENI}")  # which is an iota, a letter
     place = data.draw(st.integers(1, len(text)))
     assert words(text[:place] + accent + text[place:]) == words(text)
 
@@ -267,7 +267,7 @@ def test_whether_a_title_matches_does_not_depend_on_the_rest_of_the_course(
         ("C# in Depth", ["c#", "C", "c# depth"], ["c depth", "c++"]),
         ("C Programming", ["c", "c programming"], ["c++", "c#"]),
         ("CompTIA Security+ Exam", ["security+", "security exam", "security+ exam"], ["security++"]),
-        ("HTML+CSS", ["html", "css", "html css", "html+css", "html+"], ["html++"]),
+        ("HTML+CSS", ["html", "css", "html css", "html+css", "html+"], ["html++", "html+ css+"]),
         ("E-Commerce, Front-End", ["e-commerce", "ecommerce", "commerce", "frontend", "front end"], ["ende"]),
         ("Beginner's Guide", ["beginners guide", "beginner's", "beginner guide", "beginner’s guide"], ["begin guide"]),
         ("L’art de l'informatique", ["art", "l'art", "informatique", "l'informatique"], ["formatique"]),
@@ -299,7 +299,7 @@ def test_the_tokens_of_the_published_course() -> None:
     ]  # fmt: skip
 
 
-@given(texts | anything, texts, texts, texts.map(lambda text: slug(text + "x")), levels)
+@given(texts | anything, texts, texts, st.text("abc09", min_size=1, max_size=64), levels)
 def test_tokens_are_distinct_sorted_and_bear_no_marker_but_their_own(
     title: str, instructor: str, description: str, category: str, level: str
 ) -> None:
