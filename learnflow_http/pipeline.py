@@ -20,7 +20,7 @@ from learnflow_core.ids import new_id
 from learnflow_core.limiter import Decision
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import Context, Transaction
-from learnflow_http import conditional, cors, idempotency, logs
+from learnflow_http import conditional, cors, error_reference, idempotency, logs
 from learnflow_http.call import Call
 from learnflow_http.errors import STATUS, challenge
 from learnflow_http.exchange import ClientDisconnectedError, Exchange, Reply, is_api
@@ -264,7 +264,7 @@ async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError)
 def _error_reply(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
     status = STATUS[error.code]
     base = services.settings.public_url
-    doc_url = f"{base}/docs/errors#{error.code.value}" if base else None
+    doc_url = f"{base}{error_reference.PATH}#{error.code.value}" if base else None
     body = msgspec.json.encode(envelope(error, exchange.request_id, doc_url=doc_url))
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"private")]
     www_authenticate = challenge(error)

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_http import cors, docs_page, openapi
+from learnflow_http import cors, docs_page, error_reference, openapi
 from learnflow_http.exchange import Exchange, Reply, is_api
 from learnflow_http.operations import OPERATIONS, Operation
 from learnflow_http.pipeline import Work, answer, respond, unrouted
@@ -113,6 +113,9 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
     async def docs(_exchange: Exchange) -> Reply:
         return _fixed(docs_page.page("/openapi.json"), HTML, policy)
 
+    async def errors(_exchange: Exchange) -> Reply:
+        return _fixed(error_reference.page(), HTML, policy)
+
     async def asset(exchange: Exchange) -> Reply:
         found = docs_page.assets().get(exchange.scope["path_params"]["name"])
         if found is None:
@@ -128,6 +131,7 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
         ("/readyz", ready),
         ("/openapi.json", openapi_json),
         ("/docs", docs),
+        (error_reference.PATH, errors),
         ("/docs/{name}", asset),
     ):
         yield Route(path, Page(services, work))
