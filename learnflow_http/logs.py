@@ -1,8 +1,9 @@
 """Logs: one JSON object a line for programs, or a plain line for a person at a terminal; never a secret in either.
 
-Everything goes through the standard library's root logger, uvicorn's loggers too. A record's own data are its *fields*:
+Everything goes through the standard library's root logger, uvicorn's loggers too. What a record carries in `extra`
+stands beside its message:
 
-    logger.warning("payments unresolved", extra=fields(count=3))
+    logger.warning("payments unresolved", extra={"count": 3})
     {"time": "2024-01-15T09:30:00.123Z", "level": "warning", "logger": …, "message": "payments unresolved", "count": 3}
 
 Two things are done to every line, whoever wrote it: secrets are redacted (`learnflow_http.redaction`), and characters
@@ -30,7 +31,8 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROLS_LEFT_BY_JSON: Final = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NEEDS_QUOTES: Final = re.compile(r"[\s\"=]|\A\Z")
 
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_SCALARS: Final = frozenset({str, int, float, bool})
+_USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 _encode_json: Final = msgspec.json.Encoder().encode
 
@@ -58,17 +60,14 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
 
 
 def access(logger: logging.Logger, **fields: Any) -> None:
-    """Log one request that was answered, at level info: about 8 µs, a sixth of what uvicorn's access log takes."""
+    """Log one request that was answered, with these facts about it (None: left out), at level info.
+
+    On the way of every request: about 8 µs, a sixth of what uvicorn's access log takes.
+    """
     if logger.isEnabledFor(logging.INFO):
         record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", None, None)
         record.fields = fields
         logger.handle(record)
-
-
-def fields(**data: Any) -> dict[str, Any]:
-    """`extra` for a logger's methods: data to stand beside the message, under these names. Of text, numbers, truth
-    values and None; anything else is logged as its text."""
-    return {"fields": data}
 
 
 class JsonFormatter(logging.Formatter):
@@ -138,9 +137,11 @@ def _trouble(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The record's fields; what is no scalar is shown as text, in which a secret can be seen."""
-    data: dict[str, Any] = getattr(record, "fields", {})
-    return {name: value if type(value) in _SCALARS else str(value) for name, value in data.items()}
+    """What the record carries beside its message; what is no scalar becomes text, in which a secret can be seen."""
+    data = record.__dict__.get("fields")
+    if data is None:
+        data = {name: value for name, value in record.__dict__.items() if name not in _USUAL}
+    return {name: value if type(value) in _SCALARS else str(value) for name, value in data.items() if value is not None}
 
 
 def _to_json(data: dict[str, Any]) -> str:

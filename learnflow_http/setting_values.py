@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-SQLITE: Final = "sqlite:///"
-IN_MEMORY: Final = f"{SQLITE}:memory:"
+_MEMORY: Final = ":memory:"
 
 MIN_SECRET_BYTES: Final = 32
 """As many bytes as the digest of HS256 has (RFC 7518, section 3.2)."""
@@ -71,11 +71,20 @@ def host(text: str) -> str:
 
 def database(text: str) -> str:
     """The address of a database."""
-    if text.startswith("sqlite:") and (not text.startswith(SQLITE) or len(text) == len(SQLITE) or "\0" in text):
-        raise ValueError(f"must be {SQLITE}FILE, {SQLITE}/ABSOLUTE/FILE or {IN_MEMORY}")
-    if not _URL.fullmatch(text) and not text.startswith(SQLITE):
-        raise ValueError(f"must be {SQLITE}FILE or postgresql://USER@HOST/NAME")
+    if text.startswith("sqlite:"):
+        sqlite_file(text)
+    elif not _URL.fullmatch(text):
+        raise ValueError("must be sqlite:///FILE or postgresql://USER@HOST/NAME")
     return text
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; None for one in memory. Raises ValueError for what names neither."""
+    parts = urlsplit(url)
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment or path.endswith("/") or "\0" in path:
+        raise ValueError("must be sqlite:///FILE, sqlite:////ABSOLUTE/FILE, or sqlite:// for a database in memory")
+    return None if path in ("", _MEMORY) else Path(path)
 
 
 def limiter(text: str) -> str:

@@ -195,7 +195,7 @@ def load(
     settings = msgspec.convert({name: value for name, value in given.items() if value is not None}, Settings)
     if settings.jwt_secret is not None and settings.jwt_secret == settings.jwt_secret_old:
         raise SettingsError("--jwt-secret-old: must differ from --jwt-secret.")
-    if "jwt_secret" in names and settings.jwt_secret is None and not settings.database.startswith(values.SQLITE):
+    if "jwt_secret" in names and settings.jwt_secret is None and not _embedded(settings):
         raise _secret_needed()
     if len(settings.cors_origins) > 1 and "*" in settings.cors_origins:
         raise SettingsError("--cors-origins: * stands alone, because it allows every origin.")
@@ -210,11 +210,12 @@ def secret_for(settings: Settings) -> bytes:
     """
     if settings.jwt_secret is not None:
         return values.secret_bytes(settings.jwt_secret)
-    if settings.database == values.IN_MEMORY:
-        return secrets.token_bytes(values.MIN_SECRET_BYTES)
-    if not settings.database.startswith(values.SQLITE):
+    if not _embedded(settings):
         raise _secret_needed()
-    path = Path(f"{settings.database.removeprefix(values.SQLITE)}.secret")
+    file = values.sqlite_file(settings.database)
+    if file is None:
+        return secrets.token_bytes(values.MIN_SECRET_BYTES)
+    path = file.with_name(f"{file.name}.secret")
     try:
         return _kept_secret(path)
     except OSError as error:
@@ -232,6 +233,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _embedded(settings: Settings) -> bool:
+    return settings.database.startswith("sqlite:")
 
 
 def _given(setting: Setting, options: Mapping[str, object], environ: Mapping[str, str]) -> object:
