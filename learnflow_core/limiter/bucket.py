@@ -1,0 +1,50 @@
+"""The arithmetic of one bucket, as pure functions over integers: the only place where it is written.
+
+A token bucket is kept as one integer, `full_at`: the instant at which it is full again (the generic cell rate
+algorithm of ITU-T I.371, in its virtual-scheduling form). A token is worth an `interval` of time and a full bucket
+its `capacity`; taking tokens moves `full_at` ahead by their `debt`, and time passing pays it back. What a bucket
+owes, `owed`, is the time from now to `full_at`.
+
+Every argument is a whole number of one unit, the tick of the store that asks (1 ns in memory), so nothing is ever
+rounded here, and an instant that is told is the true one.
+"""
+
+from __future__ import annotations
+
+
+def take(full_at: int, now: int, debt: int, capacity: int) -> int | None:
+    """The bucket after `debt` was taken at `now`, or None when it holds less than that; then it stays as it is."""
+    after = (full_at if full_at > now else now) + debt  # noqa: FURB136 - max() would double the price of this function
+    return after if after - now <= capacity else None
+
+
+def settled(full_at: int, now: int, capacity: int) -> int:
+    """The same bucket, brought to where a bucket of this capacity can be at `now`: between full and empty.
+
+    One that owes more than it can hold has seen its clock step back, or a plan with a longer period. It counts as
+    empty from now on: that grants nothing, and no one waits longer than one filling.
+    """
+    return min(max(full_at, now), now + capacity)
+
+
+def tokens(owed: int, interval: int, capacity: int) -> tuple[int, int]:
+    """How many whole tokens a settled bucket holds, and how long until it holds (or could have held) one more."""
+    whole, part = divmod(capacity - owed, interval)
+    return whole, interval - part
+
+
+def wait(owed: int, debt: int, capacity: int) -> int:
+    """How long until `debt` can be taken from a settled bucket: then it passes, one tick earlier it does not."""
+    return max(0, owed + debt - capacity)
+
+
+def given_back(full_at: int, now: int, debt: int, taken_at: int) -> int:
+    """The bucket after a `debt` that was taken at `taken_at` is forgiven, never fuller than full.
+
+    What has flowed in since is kept from the gift: without the debt it might have overflowed, and returning it would
+    let more pass than the quota promises. So the gift shrinks from the whole debt to nothing while time pays the
+    debt, and a clock that stepped back gives nothing. This holds in whatever order refunds and takings come: of all
+    debts forgiven so far, the part not yet paid is still in the bucket.
+    """
+    gift = debt - (now - taken_at) if now >= taken_at else 0
+    return max(now, full_at - gift) if gift > 0 else full_at

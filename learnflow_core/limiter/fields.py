@@ -1,0 +1,43 @@
+"""A decision as HTTP header fields. Pure; the caller brings the wall clock."""
+
+from __future__ import annotations
+
+from learnflow_core.limiter.decision import binding
+from learnflow_core.limiter.quota import SECOND_NS
+
+TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
+if TYPE_CHECKING:
+    from learnflow_core.limiter.decision import Decision
+
+
+def seconds_up(duration_ns: int) -> int:
+    """A duration, or an instant, in whole seconds, rounded up: whoever waits that long has waited long enough."""
+    return -(-duration_ns // SECOND_NS)
+
+
+def headers(decision: Decision, now_unix_ns: int) -> list[tuple[str, str]]:
+    """The fields that tell a client of a decision; none when it is unlimited.
+
+    - `X-RateLimit-Limit`, `-Remaining`, `-Reset`: the binding quota, and the Unix second at which it is full again.
+    - `RateLimit-Policy`: every quota's limit `q`, and its period `w` where that is whole seconds.
+    - `RateLimit`: what every quota has left, `r`, and for how many seconds no more than that can be taken, `t`: until
+      its next token. draft-ietf-httpapi-ratelimit-headers-11 calls `t` the effective window (section 4.1.2), which
+      is not the time until the quota is full, and asks that Retry-After not be earlier (section 6).
+    - `Retry-After` (RFC 9110, section 10.2.3), on a denial only: in that many seconds the same request passes.
+
+    `now_unix_ns` is the wall clock when the decision was made, or a little later. Seconds are rounded up.
+    """
+    states = decision.states
+    told = binding(states)
+    if told is None:
+        return []
+    fields = [
+        ("X-RateLimit-Limit", str(told.limit)),
+        ("X-RateLimit-Remaining", str(told.remaining)),
+        ("X-RateLimit-Reset", str(seconds_up(now_unix_ns + told.reset_after_ns))),
+        ("RateLimit-Policy", ", ".join([quota.policy for quota in decision.quotas])),
+        ("RateLimit", ", ".join([f'"{s.name}";r={s.remaining};t={seconds_up(s.next_token_ns)}' for s in states])),
+    ]
+    if not decision.allowed:
+        fields.append(("Retry-After", str(seconds_up(told.retry_after_ns))))
+    return fields

@@ -1,0 +1,223 @@
+"""The limiter in this process's memory: exact under threads, bounded whatever keys arrive."""
+
+from __future__ import annotations
+
+import os
+import time
+from _thread import allocate_lock  # threading.Lock by its other name, which does not import half as much
+from collections import deque
+from weakref import WeakSet
+
+from learnflow_core.limiter.bucket import given_back, settled, take
+from learnflow_core.limiter.decision import Decision
+
+TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from learnflow_core.limiter.quota import Quota
+
+    _Place = tuple[dict[str, int], str]
+    """A bucket: the table it is in, and its key there."""
+
+
+class MemoryLimiter:
+    """Token buckets in a table of this process; every method answers at once, from any thread.
+
+    Decisions are exact under threads: one lock is held while a decision is made (so do not decide in a signal
+    handler). A process that forks hands its child a copy of what was taken so far; from then on they count apart.
+
+    At most `max_buckets` buckets are kept, and one that is full again is forgotten: two are looked at for each new
+    one, so that no call waits for a sweep. While as many as that owe, unknown keys share `overflow_buckets` more for
+    each quota name, by a hash that nobody outside the process can foresee. Those that share may be refused for what
+    others took, and `overflow_hits` counts their decisions; a bucket that owes is never forgotten, and a key that
+    gets a bucket of its own takes the shared debt along. Keys are kept as they come: where strangers choose them,
+    bound their length.
+
+    `clock` gives whole nanoseconds and should not step. Where it steps back, nothing is granted, and no one waits
+    longer than a quota takes to fill; where it steps ahead, at most one filling is granted.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        max_buckets: int = 1_000_000,
+        overflow_buckets: int = 4_096,
+    ) -> None:
+        for name, value in (("clock", clock()), ("max_buckets", max_buckets), ("overflow_buckets", overflow_buckets)):
+            if type(value) is not int:
+                raise TypeError(f"{name}: an int is needed, not {type(value).__name__}")
+        if max_buckets < 1 or overflow_buckets < 1:
+            raise ValueError("max_buckets, overflow_buckets: each must be at least 1")
+        self.overflow_hits = 0
+        self._clock = clock
+        self._max_buckets = max_buckets
+        self._overflow_buckets = overflow_buckets
+        self._tables: dict[str, dict[str, int]] = {}
+        self._shared: dict[str, int] = {}
+        # Every bucket once, in the order in which they are looked at: its table in one, its key there in the other.
+        # (One of pairs would take 56 bytes more for each.)
+        self._turn_tables: deque[dict[str, int]] = deque()
+        self._turn_keys: deque[str] = deque()
+        self._secret = os.urandom(16).hex()
+        self._receipt = object()
+        self._lock = allocate_lock()
+        _limiters.add(self)
+
+    def __len__(self) -> int:
+        """How many buckets are kept, shared ones too: those that owe, and those full again but not yet looked at."""
+        return len(self._turn_keys)
+
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
+        """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
+        if type(cost) is not int or cost < 1:
+            _check(key, quotas, cost)
+        tables = self._tables
+        taken: list[int] = []
+        with self._lock:
+            now = self._clock()
+            try:
+                for quota in quotas:
+                    table = tables[quota.name]
+                    full_at = take(table[key], now, cost * quota.interval_ns, quota.capacity_ns)
+                    if full_at is None:
+                        break
+                    table[key] = full_at
+                    taken.append(full_at)
+                else:
+                    return Decision(key, quotas, cost, now, taken, True, self._receipt)
+            except KeyError:
+                pass  # a bucket that is not known yet
+            for quota, full_at in zip(quotas, taken, strict=False):
+                tables[quota.name][key] = full_at - cost * quota.interval_ns
+            return self._hit_at_length(key, quotas, cost, now)
+
+    def _hit_at_length(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
+        """Decide where the short way does not do: for a bucket that is not known yet, and for a refusal."""
+        _check(key, quotas, cost)
+        places = [self._find(key, quota.name) for quota in quotas]
+        before = [self._settle(place, quota, now) for place, quota in zip(places, quotas, strict=True)]
+        after = _take_all(before, quotas, cost, now)
+        if after is None:
+            self.overflow_hits += any(table is self._shared and bucket in table for table, bucket in places)
+            return Decision(key, quotas, cost, now, before, False)
+        shared = [self._store(key, quota.name, full_at, now) for quota, full_at in zip(quotas, after, strict=True)]
+        self.overflow_hits += any(shared)
+        return Decision(key, quotas, cost, now, after, True, self._receipt)
+
+    def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
+        """What `hit` would answer now, without taking anything; see `Limiter`."""
+        _check(key, quotas, cost)
+        with self._lock:
+            now = self._clock()
+            states = [self._settle(self._find(key, quota.name), quota, now) for quota in quotas]
+        return Decision(key, quotas, cost, now, states, _take_all(states, quotas, cost, now) is not None)
+
+    def refund(self, decision: Decision) -> bool:
+        """Give back what an allowed decision of this limiter took, once; whether it was still to be given back.
+
+        Returned is what time has not paid back by itself: at once all of it, and nothing once the decision is older
+        than `cost` intervals. So refunds never let more pass than the quotas promise. What was taken from a shared
+        bucket stays taken. A reset, or a change to a shorter period, of any key ends the refunds of decisions made
+        before: their tokens may have been given back by it.
+        """
+        with self._lock:
+            if decision.receipt is not self._receipt:
+                return False
+            decision.receipt = None
+            now = self._clock()
+            for quota in decision.quotas:
+                table = self._tables.get(quota.name, {})
+                if decision.key in table:
+                    debt = decision.cost * quota.interval_ns
+                    table[decision.key] = given_back(table[decision.key], now, debt, decision.now_ns)
+            return True
+
+    def reset(self, key: str, quotas: Sequence[Quota]) -> None:
+        """Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."""
+        with self._lock:
+            self._receipt = object()
+            now = self._clock()
+            for quota in quotas:
+                table = self._tables.get(quota.name, {})
+                if key in table:
+                    table[key] = now
+
+    def _find(self, key: str, name: str) -> _Place:
+        """Where the key's debt stands: in its own bucket, or else in the shared one, which need not exist yet."""
+        table = self._tables.get(name)
+        if table is not None and key in table:
+            return table, key
+        # Python's own hash of a str is keyed unless PYTHONHASHSEED is set; the secret in front keys it even then.
+        return self._shared, f"{name}\0{hash(self._secret + key) % self._overflow_buckets}"
+
+    def _store(self, key: str, name: str, full_at: int, now: int) -> bool:
+        """Keep what the key's bucket is after a taking, in a bucket of its own if there is room; whether in none."""
+        table, bucket = self._find(key, name)
+        if table is self._shared:
+            self._forget_some(now)
+            if len(self) - len(self._shared) < self._max_buckets:
+                table, bucket = self._tables.setdefault(name, {}), key
+            if bucket not in table:
+                # The turn first: a copy that a fork takes in between has a turn too many, which comes to nothing.
+                self._turn_tables.append(table)
+                self._turn_keys.append(bucket)
+        table[bucket] = full_at
+        return table is self._shared
+
+    def _settle(self, place: _Place, quota: Quota, now: int) -> int:
+        table, bucket = place
+        full_at = table.get(bucket, now)
+        level = settled(full_at, now, quota.capacity_ns)
+        if level < full_at:
+            table[bucket] = level
+            self._receipt = object()
+        return level
+
+    def _forget_some(self, now: int) -> None:
+        """Look at the two buckets whose turn it is, and forget those that are full again."""
+        for _ in range(min(2, len(self))):
+            table, bucket = self._turn_tables.popleft(), self._turn_keys.popleft()
+            if table.get(bucket, now) > now:
+                self._turn_tables.append(table)
+                self._turn_keys.append(bucket)
+            else:
+                table.pop(bucket, None)
+
+
+def _take_all(levels: list[int], quotas: Sequence[Quota], cost: int, now: int) -> list[int] | None:
+    after: list[int] = []
+    for level, quota in zip(levels, quotas, strict=True):
+        full_at = take(level, now, cost * quota.interval_ns, quota.capacity_ns)
+        if full_at is None:
+            return None
+        after.append(full_at)
+    return after
+
+
+def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"key: a str is needed, not {type(key).__name__}")
+    if type(cost) is not int:
+        raise TypeError(f"cost: an int is needed, not {type(cost).__name__}")
+    if cost < 1:
+        raise ValueError("cost: it must be at least 1; what was taken is given back by a refund")
+    if len({quota.name for quota in quotas}) < len(quotas):
+        raise ValueError("quotas: each needs a name of its own")
+    for quota in quotas:
+        if cost > quota.burst:
+            raise ValueError(f"cost: {quota!r} never holds as much, so waiting cannot help")
+
+
+_limiters: WeakSet[MemoryLimiter] = WeakSet()
+
+
+def _renew_locks() -> None:
+    """Another thread of the parent may have held a lock at the fork; in the child it would never let go."""
+    for limiter in _limiters:
+        limiter._lock = allocate_lock()  # noqa: SLF001 - this module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,29 @@
+"""What a caller needs of a limiter, wherever the buckets are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from learnflow_core.limiter.decision import Decision
+    from learnflow_core.limiter.quota import Quota
+
+
+class Limiter(Protocol):
+    """Decisions that can be awaited: the one interface to a limiter in memory and to one behind a network.
+
+    A decision takes from every quota or from none. Quotas of one call have different names; a bucket belongs to
+    the key and the quota's name. Both methods raise TypeError or ValueError for arguments that make no sense: a cost
+    that is not a positive int, a cost above a quota's `burst` (waiting cannot help), a name used twice. A limiter in
+    memory answers with the `Decision` itself, which a caller in a hurry, or without an event loop, uses as it is.
+    """
+
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:
+        """Take `cost` tokens from each of the key's quotas, or none from any of them."""
+        ...
+
+    def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:
+        """What `hit` would answer now, without taking anything."""
+        ...

@@ -1,0 +1,117 @@
+"""What is promised: so many tokens in such a period."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+SECOND_NS = 1_000_000_000
+MAX_LIMIT = 999_999_999_999_999
+"""The highest limit: the largest integer that an HTTP structured field can carry (RFC 9651, section 3.3.1)."""
+MAX_PERIOD_NS = 3_653 * 86_400 * SECOND_NS
+"""The longest period, ten years: sums of instants and debts stay within 64 bits, and 53 bits in microseconds."""
+
+
+class Quota:
+    """A token bucket's terms: at most `burst` tokens at once, refilled at `limit` tokens in each `period_ns`.
+
+    `name` tells a caller's quotas apart: a bucket belongs to a key and a name. It appears in HTTP fields, so it is
+    1 to 64 printable ASCII characters without quote and backslash. `burst` is at most `limit`, and `limit` unless
+    given; a smaller one makes the plan smoother. In any span of length t at most `burst + t * limit / period_ns`
+    tokens are taken.
+
+    `interval_ns` is what one token is worth in time, rounded up to the nanosecond, so that the promise errs on the
+    strict side only; `capacity_ns` is what a full bucket is worth. `policy` is the quota as a member of the HTTP field
+    RateLimit-Policy, built once because every reply carries it.
+
+    Immutable, equal by value. Raises TypeError for a value of the wrong type (a bool is not a number here), and
+    ValueError for one that makes no sense.
+    """
+
+    __slots__ = ("burst", "capacity_ns", "interval_ns", "limit", "name", "period_ns", "policy")
+
+    name: str
+    limit: int
+    period_ns: int
+    burst: int
+    interval_ns: int
+    capacity_ns: int
+    policy: str
+
+    def __init__(self, name: str, limit: int, period_ns: int, burst: int | None = None) -> None:
+        burst = limit if burst is None else burst
+        _check_name(name)
+        _check_number("limit", limit, MAX_LIMIT)
+        _check_number("period_ns", period_ns, MAX_PERIOD_NS)
+        _check_number("burst", burst, limit)
+        if limit > period_ns:
+            raise ValueError(f"limit: {limit} tokens in {period_ns} ns are more than one a nanosecond")
+        interval_ns = -(-period_ns // limit)
+        window = "" if period_ns % SECOND_NS else f";w={period_ns // SECOND_NS}"
+        for field, value in (
+            ("name", name),
+            ("limit", limit),
+            ("period_ns", period_ns),
+            ("burst", burst),
+            ("interval_ns", interval_ns),
+            ("capacity_ns", burst * interval_ns),
+            ("policy", f'"{name}";q={limit}{window}'),
+        ):
+            object.__setattr__(self, field, value)
+
+    @classmethod
+    def per_second(cls, limit: int, *, burst: int | None = None, name: str = "second") -> Quota:
+        """`limit` tokens a second."""
+        return cls(name, limit, SECOND_NS, burst)
+
+    @classmethod
+    def per_minute(cls, limit: int, *, burst: int | None = None, name: str = "minute") -> Quota:
+        """`limit` tokens a minute."""
+        return cls(name, limit, 60 * SECOND_NS, burst)
+
+    @classmethod
+    def per_hour(cls, limit: int, *, burst: int | None = None, name: str = "hour") -> Quota:
+        """`limit` tokens an hour."""
+        return cls(name, limit, 3_600 * SECOND_NS, burst)
+
+    @classmethod
+    def per_day(cls, limit: int, *, burst: int | None = None, name: str = "day") -> Quota:
+        """`limit` tokens in 86,400 seconds, whatever the calendar says."""
+        return cls(name, limit, 86_400 * SECOND_NS, burst)
+
+    def _terms(self) -> tuple[str, int, int, int]:
+        return self.name, self.limit, self.period_ns, self.burst
+
+    def __eq__(self, other: object) -> bool:
+        return self._terms() == other._terms() if isinstance(other, Quota) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._terms())
+
+    def __repr__(self) -> str:
+        return f"Quota(name={self.name!r}, limit={self.limit}, period_ns={self.period_ns}, burst={self.burst})"
+
+    def __reduce__(self) -> tuple[type[Quota], tuple[str, int, int, int]]:
+        return Quota, self._terms()
+
+    def __setattr__(self, field: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Quota cannot be changed: {field}")
+
+    def __delattr__(self, field: str) -> NoReturn:
+        raise AttributeError(f"a Quota cannot be changed: {field}")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name: a str is needed, not {type(name).__name__}")
+    plain = name.isascii() and name.isprintable() and not set('"\\') & set(name)
+    if not (plain and 1 <= len(name) <= 64):
+        raise ValueError(f'name: 1 to 64 printable ASCII characters other than " and \\ are needed, not {name!r:.100}')
+
+
+def _check_number(field: str, value: object, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{field}: an int is needed, not {type(value).__name__}")
+    if not 1 <= value <= highest:
+        raise ValueError(f"{field}: it must be from 1 to {highest}")
