@@ -252,6 +252,11 @@ def test_a_cursor_needs_no_escaping_in_a_url_and_is_bounded(after: Position, fil
     assert len(cursor) <= 1400
 
 
+@pytest.mark.parametrize("after", [("x" * 1023,), ("é" * 510, None), (1,) * 8])
+def test_the_longest_positions_fit(after: Position) -> None:
+    assert decode_cursor(encode_cursor(after, FILTERS), FILTERS) == after
+
+
 @given(positions, filter_sets, filter_sets)
 @example((1,), {"a": "b"}, {"a": "b", "c": ""})
 @example((1,), {"a": 'b", "c'}, {"a": "b", "c": ""})
