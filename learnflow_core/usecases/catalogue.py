@@ -1,0 +1,94 @@
+"""Taking over a catalogue that is kept elsewhere: many courses at once, and again, each known by its external id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from learnflow_core.fields import CategorySlug, ExternalId, Language, LongText, Title
+from learnflow_core.model import Account, Course, Instant, Level
+from learnflow_core.money import Money
+from learnflow_core.ports import Context, Transaction
+
+Outcome = Literal["added", "updated", "unchanged"]
+
+
+class ImportedCourse(msgspec.Struct, frozen=True):
+    """What a catalogue elsewhere says of one course; what is UNSET it does not say.
+
+    `category_name` is what a category that is new will be called. `created_at` counts when the course is added and
+    never later. `rating` is in hundredths, `students` what the catalogue elsewhere has counted.
+    """
+
+    external_id: ExternalId
+    title: Title
+    category: CategorySlug
+    category_name: Title
+    price: Money
+    instructor: Title | UnsetType = UNSET
+    level: Level | UnsetType = UNSET
+    rating: int | UnsetType = UNSET
+    students: int | UnsetType = UNSET
+    description: LongText | UnsetType = UNSET
+    language: Language | UnsetType = UNSET
+    created_at: Instant | UnsetType = UNSET
+
+
+async def import_courses(
+    tx: Transaction, account: Account, rows: Sequence[ImportedCourse], ctx: Context, *, dry_run: bool = False
+) -> list[Outcome]:
+    """Add the courses that the account does not have and change those that differ; what happened to each, in order.
+
+    No two rows may have the same external id. With `dry_run`, what would happen, and the transaction may be a read.
+    """
+    return [await _import(tx, account, row, ctx, dry_run=dry_run) for row in rows]
+
+
+async def _import(tx: Transaction, account: Account, row: ImportedCourse, ctx: Context, *, dry_run: bool) -> Outcome:
+    existing = await tx.courses.by_external_id(account.id, row.external_id)
+    course = _new(account, row, ctx) if existing is None else msgspec.structs.replace(existing, **_said(row))
+    if course == existing:
+        return "unchanged"
+    if not dry_run:
+        course = msgspec.structs.replace(course, updated_at=ctx.now)
+        kept = await (tx.courses.add(course) if existing is None else tx.courses.put(course))
+        assert kept, "the external id is this course's own"
+        await tx.courses.name_category(row.category, row.category_name)
+    return "added" if existing is None else "updated"
+
+
+def _said(row: ImportedCourse) -> dict[str, Any]:
+    """The fields of a course that the row speaks of, by their names in the model."""
+    said = {name: value for name, value in msgspec.structs.asdict(row).items() if value is not UNSET}
+    if "students" in said:
+        said["students_base"] = said.pop("students")
+    return {name: value for name, value in said.items() if name not in {"category_name", "created_at"}}
+
+
+def _new(account: Account, row: ImportedCourse, ctx: Context) -> Course:
+    blank = Course(
+        id=ctx.new_id("crs"),
+        account_id=account.id,
+        created_by=None,
+        title=row.title,
+        instructor=account.name,
+        category=row.category,
+        level="all",
+        price=row.price,
+        rating=None,
+        total_students=0,
+        students_base=0,
+        description="",
+        language="en",
+        curriculum=(),
+        status="published",
+        seats=None,
+        prerequisites=(),
+        external_id=row.external_id,
+        created_at=ctx.now if row.created_at is UNSET else row.created_at,
+        updated_at=ctx.now,
+    )
+    return msgspec.structs.replace(blank, **_said(row))
