@@ -55,9 +55,12 @@ FAILED_CREDENTIALS: tuple[Quota, ...] = (Quota.per_minute(30, name="failed-crede
 
 
 def quotas(plan: Plan, per_minute: int | None = None) -> tuple[Quota, ...]:
-    """The limiter's quotas of a plan, the minute's replaced by `per_minute` where an account has its own."""
+    """The limiter's quotas of a plan, the minute's replaced by `per_minute` where an account has its own.
+
+    Raises ValueError for a `per_minute` below 1.
+    """
     allowance = PLANS[plan]
-    minute = Quota.per_minute(per_minute or allowance.per_minute, name="minute")
+    minute = Quota.per_minute(allowance.per_minute if per_minute is None else per_minute, name="minute")
     return (minute,) if allowance.per_day is None else (minute, Quota.per_day(allowance.per_day, name="day"))
 
 
