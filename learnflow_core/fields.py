@@ -1,7 +1,9 @@
 r"""The kinds of text and number that commands are made of: length, form and range, each stated once.
 
 The constraints are checked by msgspec when a command is decoded, and stand in the served schema. No text contains NUL,
-which one of the databases cannot store. `(?!\\n)` after `$` makes Python's `$` mean the end, as it does elsewhere.
+which one of the databases cannot store. Clients check the served patterns too, in other languages, so each pattern
+accepts the same texts in Python as in ECMAScript: `(?!\n)` after `$` makes Python's `$` mean the end, and what only
+one of the two takes for `\s` is named beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from msgspec import Meta
 
 from learnflow_core.money import Money, format_amount, parse_amount
 
-_VISIBLE = r"^[^\u0000]*[^\s\u0000][^\u0000]*$(?!\n)"
+_BLANK = r"\s\u0000-\u001f\u0085\ufeff"
+_VISIBLE = rf"^[^\u0000]*[^{_BLANK}][^\u0000]*$(?!\n)"
 _NO_NUL = r"^[^\u0000]*$(?!\n)"
 
 Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=_VISIBLE)]
@@ -23,7 +26,7 @@ CategorySlug = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0
 Language = Annotated[str, Meta(max_length=35, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$(?!\n)")]
 """A BCP 47 tag, by its form (RFC 5646)."""
 ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\u0000-\u001f]+$(?!\n)")]
-Email = Annotated[str, Meta(max_length=254, pattern=r"^[^@\s\u0000-\u001f]{1,64}@[^@\s\u0000-\u001f]{1,189}$(?!\n)")]
+Email = Annotated[str, Meta(max_length=254, pattern=rf"^[^@{_BLANK}]{{1,64}}@[^@{_BLANK}]{{1,189}}$(?!\n)")]
 Password = Annotated[str, Meta(min_length=10, max_length=256, pattern=_NO_NUL)]
 IdText = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[^\u0000]+$(?!\n)")]
 """An id as a client sends it: what it names is looked up, not guessed from its form."""
