@@ -72,7 +72,10 @@ class Deadline:
 
 
 class SQLiteTransaction:
-    """`storage_backends.driver.DriverTransaction` on a connection of the calling thread; it never waits."""
+    """`storage_backends.driver.DriverTransaction` on a connection of the calling thread; it never waits.
+
+    With a deadline it is a read.
+    """
 
     matches = "courses.n IN (SELECT rowid FROM course_index WHERE course_index MATCH {0})"
 
@@ -92,7 +95,7 @@ class SQLiteTransaction:
         try:
             return self._connection.execute(sql, bound(args)).fetchall()
         except sqlite3.Error as error:
-            raise translated(error) from error
+            raise self._meaning(error) from error
 
     async def row(self, sql: str, *args: Value) -> Row | None:
         found = await self.rows(sql, *args)
@@ -129,6 +132,11 @@ class SQLiteTransaction:
         found = [str(message) for (message,) in await self.rows("PRAGMA integrity_check") if message != "ok"]
         orphans = await self.rows("PRAGMA foreign_key_check")
         return found + [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
+
+    def _meaning(self, error: sqlite3.Error) -> Exception:
+        if self._deadline is not None and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
+            return RuntimeError("work that was given to read tried to write")
+        return translated(error)
 
 
 def _all_of(query: SearchQuery, mark: str, markers: Sequence[str]) -> str:

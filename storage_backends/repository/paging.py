@@ -109,8 +109,8 @@ def _beyond(listing: Listing[T], where: Where, key: Sequence[Value]) -> Where:
 def _start(listing: Listing[T], after: Position | None, segments: int) -> tuple[int, Sequence[Value] | None]:
     if after is None:
         return 0, None
-    types = [int, *(kind for _, kind in listing.key)]
-    first = after[0]
-    if [type(value) for value in after] != types or not isinstance(first, int) or not 0 <= first < segments:
+    segment, *key = after if len(after) > len(listing.key) else (-1,)
+    fits = [type(value) for value in key] == [kind for _, kind in listing.key]
+    if not fits or type(segment) is not int or not 0 <= segment < segments:
         raise LearnFlowError(Code.INVALID_PARAMETER, "cursor is no position of this list.", param="cursor")
-    return first, after[1:]
+    return segment, key

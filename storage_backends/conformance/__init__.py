@@ -1,0 +1,36 @@
+"""What a storage backend is, as tests: who passes them can serve LearnFlow.
+
+    from storage_backends.conformance import StorageConformance
+
+    class TestMyStorage(StorageConformance):
+        @pytest.fixture
+        def open_storage(self, tmp_path):
+            return lambda: my_backend.open_storage(f"mine://{tmp_path}/db", read_deadline_s=10)
+
+`open_storage` opens the same database each time, empty at first; a backend that keeps data runs
+`PersistentStorageConformance` too. Needs pytest, pytest-asyncio and Hypothesis.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from storage_backends.conformance.catalogue import Catalogue, Seats
+from storage_backends.conformance.learning import Learning
+from storage_backends.conformance.lists import Lists
+from storage_backends.conformance.people import People
+from storage_backends.conformance.promises import Books, Concurrency, Persistence, Transactions
+from storage_backends.conformance.search import Search
+from storage_backends.conformance.sessions import Sessions
+
+__all__ = ["PersistentStorageConformance", "StorageConformance"]
+
+
+@pytest.mark.asyncio
+class StorageConformance(People, Learning, Sessions, Lists, Catalogue, Search, Seats, Transactions, Concurrency, Books):
+    """All that every backend promises."""
+
+
+@pytest.mark.asyncio
+class PersistentStorageConformance(StorageConformance, Persistence):
+    """And what one promises that keeps its data."""

@@ -1,0 +1,292 @@
+"""The suite, on transactions: whole or not at all, alone among many, durable, and gone with whoever gave up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import Enrollment, User
+from learnflow_core.pagination import Page
+from learnflow_core.ports import EnrollmentQuery, Storage, Transaction
+from storage_backends.conformance.base import OpenStorage, Suite
+from storage_backends.conformance.lists import walk
+from storage_backends.conformance.samples import (
+    account,
+    completed,
+    course,
+    enrollment,
+    keep,
+    payment,
+    stage,
+    user,
+)
+from storage_backends.driver import DuplicateError
+
+replace = msgspec.structs.replace
+
+
+class Transactions(Suite):
+    """What a write and a read are, one at a time."""
+
+    async def test_a_write_answers_what_its_work_returned(self, storage: Storage) -> None:
+        async def work(tx: Transaction) -> str:
+            await tx.accounts.add(account())
+            found = await tx.accounts.get("acct_1")
+            assert found is not None
+            return found.name
+
+        assert await storage.write(work) == account().name
+
+    async def test_a_write_that_raises_is_undone_whole(self, storage: Storage) -> None:
+        async def work(tx: Transaction) -> None:
+            await tx.accounts.add(account())
+            await tx.courses.add(course(title="Unheard of"))
+            await tx.users.add(user())
+            raise LearnFlowError(Code.COURSE_FULL)
+
+        with pytest.raises(LearnFlowError) as refused:
+            await storage.write(work)
+        assert refused.value.code is Code.COURSE_FULL
+        assert await storage.read(lambda tx: tx.accounts.get("acct_1")) is None
+        await keep(storage, account())
+        assert (await storage.read(lambda tx: tx.courses.categories(Page(1, 50)))).items == []
+
+    async def test_what_the_schema_refuses_undoes_the_write_and_spoils_no_other(self, storage: Storage) -> None:
+        await keep(storage, account())
+        results = await asyncio.gather(
+            keep(storage, account("acct_2")),
+            keep(storage, account("acct_3"), account("acct_1")),
+            keep(storage, account("acct_4")),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [type(None), DuplicateError, type(None)]
+        assert await _accounts(storage) == {"acct_1", "acct_2", "acct_4"}
+
+    async def test_work_may_survive_a_refusal_and_go_on(self, storage: Storage) -> None:
+        await stage(storage)
+
+        async def work(tx: Transaction) -> None:
+            assert await tx.users.put(user("usr_1", email="x@example.com"))
+            assert not await tx.users.add(user("usr_2", email="x@example.com"))
+            assert not await tx.enrollments.add(enrollment("enr_2"))
+            await tx.accounts.add(account("acct_2"))
+
+        await keep(storage, enrollment("enr_1"))
+        await storage.write(work)
+        assert await _accounts(storage) == {"acct_1", "acct_2"}
+
+    async def test_replacing_what_is_not_there_is_an_error(self, storage: Storage) -> None:
+        for work in (
+            lambda tx: tx.accounts.put(account()),
+            lambda tx: tx.courses.put(course()),
+            lambda tx: tx.enrollments.put(enrollment()),
+        ):
+            with pytest.raises(LookupError):
+                await storage.write(work)
+
+    async def test_a_read_changes_nothing(self, storage: Storage) -> None:
+        with pytest.raises(Exception, match="read"):
+            await storage.read(lambda tx: tx.accounts.add(account()))
+        assert await storage.read(lambda tx: tx.accounts.get("acct_1")) is None
+
+    @pytest.mark.parametrize("kind", ["read", "write"])
+    async def test_work_that_waits_for_anything_else_is_an_error_and_undone(self, storage: Storage, kind: str) -> None:
+        async def work(tx: Transaction) -> None:
+            if kind == "write":
+                await tx.accounts.add(account())
+            await asyncio.sleep(0)
+
+        with pytest.raises(RuntimeError, match="transaction"):
+            await (storage.write(work) if kind == "write" else storage.read(work))
+        assert await _accounts(storage) == set()
+
+    async def test_a_transaction_is_of_no_use_after_its_work(self, storage: Storage) -> None:
+        async def keep_it(tx: Transaction) -> Transaction:
+            await tx.accounts.get("acct_1")
+            return tx
+
+        for kept in (await storage.read(keep_it), await storage.write(keep_it)):
+            with pytest.raises(RuntimeError, match="over"):
+                await kept.accounts.get("acct_1")
+
+    async def test_a_closed_storage_is_unavailable_and_closes_again(self, open_storage: OpenStorage) -> None:
+        storage = await open_storage()
+        await storage.close()
+        await storage.close()
+        with pytest.raises(LearnFlowError) as refused:
+            await storage.read(lambda tx: tx.accounts.get("acct_1"))
+        assert refused.value.code is Code.SERVICE_UNAVAILABLE
+
+    async def test_closing_lets_what_is_under_way_finish(self, open_storage: OpenStorage) -> None:
+        storage = await open_storage()
+        under_way = [asyncio.ensure_future(keep(storage, account(f"acct_{number}"))) for number in range(20)]
+        await asyncio.sleep(0)
+        await storage.close()
+        await asyncio.gather(*under_way)
+
+
+class Concurrency(Suite):
+    """What holds when many ask at once."""
+
+    async def test_two_hundred_enrolments_of_one_user_in_one_course_make_one(self, storage: Storage) -> None:
+        await stage(storage)
+
+        async def enrol(number: int) -> bool:
+            return await storage.write(lambda tx: _enrol(tx, f"enr_{number}", user()))
+
+        made = await asyncio.gather(*(enrol(number) for number in range(200)))
+        assert Counter(made) == {True: 1, False: 199}
+
+    async def test_a_thousand_users_on_a_hundred_seats_take_exactly_a_hundred(self, storage: Storage) -> None:
+        people = [user(f"usr_{number}") for number in range(1000)]
+        await keep(storage, account(), course(seats=100), *people)
+
+        async def enrol(person: User) -> bool:
+            return await storage.write(lambda tx: _enrol(tx, f"enr_{person.id}", person))
+
+        made = await asyncio.gather(*map(enrol, people))
+        assert Counter(made) == {True: 100, False: 900}
+        found = await storage.read(lambda tx: tx.enrollments.list(EnrollmentQuery("live"), Page(1, 1)))
+        assert found.total == 100
+
+    async def test_writes_that_read_and_replace_one_record_lose_none_of_each_other(self, storage: Storage) -> None:
+        await keep(storage, account(licenses=0))
+
+        async def increase(tx: Transaction) -> None:
+            found = await tx.accounts.get("acct_1")
+            assert found is not None
+            assert found.licenses is not None
+            await tx.accounts.put(replace(found, licenses=found.licenses + 1))
+
+        await asyncio.gather(*(storage.write(increase) for _ in range(100)))
+        assert await storage.read(lambda tx: tx.accounts.get("acct_1")) == account(licenses=100)
+
+    async def test_a_read_sees_one_state_of_the_whole_while_others_write(self, storage: Storage) -> None:
+        await keep(storage, account("acct_1", name="0"), account("acct_2", name="0"))
+
+        async def rename(number: int) -> None:
+            async def work(tx: Transaction) -> None:
+                for key in ("acct_1", "acct_2"):
+                    await tx.accounts.put(account(key, name=str(number)))
+
+            await storage.write(work)
+
+        async def look() -> None:
+            async def work(tx: Transaction) -> set[str]:
+                found = [await tx.accounts.get(key) for key in ("acct_1", "acct_2") * 50]
+                return {one.name for one in found if one is not None}
+
+            assert len(await storage.read(work)) == 1
+
+        await asyncio.gather(*(job for number in range(100) for job in (rename(number), look())))
+
+    async def test_a_cancelled_caller_leaves_a_write_whole_or_undone_and_the_storage_well(
+        self, storage: Storage
+    ) -> None:
+        async def work(number: int) -> None:
+            await keep(storage, account(f"acct_{number}_a"), account(f"acct_{number}_b"))
+
+        writes = [asyncio.ensure_future(work(number)) for number in range(60)]
+        for number, task in enumerate(writes):
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+            if number % 2 == 0:
+                task.cancel()
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        await keep(storage, account("acct_after"))
+        kept = await _accounts(storage)
+        assert "acct_after" in kept
+        for number, result in enumerate(results):
+            both = {f"acct_{number}_a", f"acct_{number}_b"}
+            assert both <= kept or not both & kept
+            assert both <= kept or isinstance(result, asyncio.CancelledError)
+
+
+class Books(Suite):
+    """A check finds what does not agree; the end of every test of the suite shows that it finds nothing else."""
+
+    @pytest_asyncio.fixture
+    async def broken(self, open_storage: OpenStorage) -> Storage:
+        """A storage whose books a test is to make wrong."""
+        return await open_storage()
+
+    @pytest.mark.parametrize(
+        ("record", "finding"),
+        [
+            (enrollment(), "course crs_1: 0 live seats are taken, but live enrolments hold 1"),
+            (enrollment(licensed=True), "account acct_1: 0 live licences are taken, but live enrolments hold 1"),
+            (enrollment(status="refunded"), "enrolment enr_1: it is refunded, and no payment belongs to it"),
+            (
+                enrollment(status="cancelled", payment_id="pay_9"),
+                "enrolment enr_1: it is cancelled, but its payment pay_9 is not there",
+            ),
+            (completed("enr_1"), "enrolment enr_1: it is completed, but its certificate crt_enr_1 is not there"),
+        ],
+        ids=["seats", "licences", "unpaid", "payment", "certificate"],
+    )
+    async def test_an_enrolment_without_what_belongs_to_it_is_found(
+        self, broken: Storage, record: Enrollment, finding: str
+    ) -> None:
+        await stage(broken)
+        await broken.write(lambda tx: tx.enrollments.add(record))
+        assert finding in await broken.check()
+        await broken.close()
+
+    async def test_a_payment_that_its_enrolment_does_not_agree_with_is_found(self, broken: Storage) -> None:
+        await stage(broken)
+        await keep(broken, user("usr_2"), enrollment("enr_1", payment_id="pay_1"), enrollment("enr_2", user_id="usr_2"))
+        await keep(broken, payment("pay_1", status="declined"), payment("pay_2", enrollment_id="enr_2"))
+        assert await broken.check() == [
+            "enrolment enr_1: it is active, but its payment pay_1 is declined",
+            "payment pay_2: enrolment enr_2 does not know of it",
+        ]
+        await broken.close()
+
+
+class Persistence:
+    """What a backend that keeps data promises beyond the life of the process."""
+
+    async def test_what_was_written_is_there_when_the_database_is_opened_again(self, open_storage: OpenStorage) -> None:
+        storage = await open_storage()
+        await keep(storage, account(), user(), course(title="Python"), enrollment())
+        await storage.close()
+        again = await open_storage()
+        assert await again.read(lambda tx: tx.accounts.get("acct_1")) == account()
+        assert await again.read(lambda tx: tx.enrollments.get("enr_1")) == enrollment()
+        assert await again.check() == []
+        await again.close()
+
+    async def test_two_storages_on_one_database_see_each_others_writes_and_sell_no_seat_twice(
+        self, open_storage: OpenStorage
+    ) -> None:
+        first, second = await open_storage(), await open_storage()
+        people = [user(f"usr_{number}") for number in range(60)]
+        await keep(first, account(), course(seats=20), *people)
+
+        async def enrol(storage: Storage, person: User) -> bool:
+            return await storage.write(lambda tx: _enrol(tx, f"enr_{person.id}", person))
+
+        made = await asyncio.gather(*(enrol((first, second)[number % 2], one) for number, one in enumerate(people)))
+        assert Counter(made) == {True: 20, False: 40}
+        assert await second.check() == []
+        await first.close()
+        await second.close()
+
+
+async def _enrol(tx: Transaction, enrollment_id: str, person: User) -> bool:
+    """What the use case does: nothing for who is enrolled, else a seat and an enrolment."""
+    if await tx.enrollments.live(person.id, "crs_1") is not None:
+        return False
+    if not await tx.courses.take_seat("crs_1", "live"):
+        return False
+    return await tx.enrollments.add(enrollment(enrollment_id, user_id=person.id))
+
+
+async def _accounts(storage: Storage) -> set[str]:
+    found = await walk(storage, lambda tx, paging: tx.accounts.list(paging), 50)
+    return {one.id for one in found}
