@@ -3,4 +3,4 @@
 from learnflow_http.cli import main
 
 if __name__ == "__main__":
-    main(prog_name="learnflow")
+    main()

@@ -24,9 +24,9 @@ from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
 from learnflow_http.settings import Settings, old_secret_for, secret_for
 from payment_gateways.sandbox import SandboxGateway
-from storage_backends import migrate, open_storage
+from storage_backends import UnusableDatabaseError, migrate, open_storage
 
-__all__ = ["create_app", "migrate", "open_services", "open_storage"]
+__all__ = ["UnusableDatabaseError", "create_app", "migrate", "open_services", "open_storage"]
 
 logger = logging.getLogger("learnflow.sweep")
 

@@ -11,9 +11,11 @@ from typing import Any
 import click
 
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_http import logs
 from learnflow_http.cli.accounts import accounts
 from learnflow_http.cli.importing import import_
 from learnflow_http.cli.keys import keys
+from learnflow_http.cli.serving import doctor, migrate, print_openapi, serve
 from learnflow_http.cli.users import users
 from learnflow_http.redaction import redact
 from learnflow_http.settings import SettingsError
@@ -35,9 +37,15 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="learnflow")
-def main() -> None:
+def learnflow() -> None:
     """LearnFlow: a learning platform's API, and what its operator needs."""
 
 
-for _command in (import_, accounts, users, keys):
-    main.add_command(_command)
+for _command in (serve, migrate, import_, accounts, users, keys, print_openapi, doctor):
+    learnflow.add_command(_command)
+
+
+def main() -> None:
+    """Run the command that the process's arguments name."""
+    logs.configure("plain", "warning")
+    learnflow(prog_name="learnflow")

@@ -6,7 +6,8 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ from learnflow_core.model import Account, Instant, Mode
 from learnflow_core.pagination import MAX_LIMIT, Cursor, Slice, cursor_meta
 from learnflow_core.ports import Context, Paging, Storage, Transaction, Work
 from learnflow_core.usecases.accounts import get_account
+from learnflow_http.redaction import redact
 from learnflow_http.settings import PREFIX, SETTINGS, Settings, load
 
 T = TypeVar("T")
@@ -91,7 +93,19 @@ def run(settings: Settings, work: Callable[[Storage], Awaitable[T]]) -> T:
         finally:
             await storage.close()
 
-    return asyncio.run(with_storage())
+    with explained_database():
+        return asyncio.run(with_storage())
+
+
+@contextmanager
+def explained_database() -> Iterator[None]:
+    """Tell a person why a database cannot be opened."""
+    from learnflow_http.app import UnusableDatabaseError  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except UnusableDatabaseError as error:
+        raise click.ClickException(redact(str(error))) from error
 
 
 def read(settings: Settings, work: Work[T]) -> T:

@@ -1,0 +1,157 @@
+"""`learnflow serve`, `migrate`, `openapi` and `doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+
+import click
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from learnflow_core.limiter import Decision, headers
+from learnflow_http import logs, openapi, server
+from learnflow_http.app import create_app, open_services
+from learnflow_http.app import migrate as migrate_database
+from learnflow_http.cli import demo as demo_data
+from learnflow_http.cli.common import (
+    explained_database,
+    json_option,
+    option,
+    print_json,
+    run,
+    with_database,
+    with_settings,
+)
+from learnflow_http.edge import Edge, Limits
+from learnflow_http.exchange import client_address
+from learnflow_http.pipeline import ANONYMOUS
+from learnflow_http.services import Services
+from learnflow_http.setting_values import sqlite_file
+from learnflow_http.settings import SETTINGS, Settings, is_loopback, secret_for
+
+logger = logging.getLogger("learnflow.cli")
+
+
+class Application:
+    """The ASGI app together with what it is made of, which lives as long as the app's lifespan and in its event loop.
+
+    With `demo`, the demo's data is seen to before the first request, and `tour` then tells how to use it.
+    """
+
+    def __init__(self, settings: Settings, *, demo: bool) -> None:
+        self.tour: demo_data.Tour | None = None
+        self._settings = settings
+        self._demo = demo
+        self._services: Services | None = None
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        assert self._app is not None, "a server begins with the lifespan"
+        await self._app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app's lifespan within that of the services: who is told that it has ended, finds them closed."""
+        held: list[Message] = []
+
+        async def send_or_hold(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                held.append(message)
+            else:
+                await send(message)
+
+        async with open_services(self._settings) as services:
+            if self._demo:
+                self.tour = await demo_data.prepare(services)
+            self._services, self._app = services, create_app(services)
+            await self._app(scope, receive, send_or_hold)
+        for message in held:
+            await send(message)
+
+    def headers_for(self, address: str) -> list[tuple[bytes, bytes]]:
+        """The rate limit of an address, for a reply given below the app; none where telling it takes waiting."""
+        if self._services is None:
+            return []
+        client = client_address({"client": (address, 0)}, None, ())
+        decision = self._services.limiter.peek(f"address:{client}", ANONYMOUS)
+        told = headers(decision, self._services.clock_ns()) if isinstance(decision, Decision) else []
+        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told]
+
+
+@click.command()
+@option("--demo", is_flag=True, help="Add a demo catalogue, demo people and keys; listens on this machine only.")
+@with_settings(*SETTINGS)
+def serve(settings: Settings, *, demo: bool) -> None:
+    """Serve the API until Ctrl-C or SIGTERM."""
+    beyond = not is_loopback(settings.host)
+    if demo and beyond:
+        raise click.UsageError(f"--demo: its keys and people are for this machine alone, not for {settings.host}.")
+    logs.configure(settings.log_format, settings.log_level)
+    secret_for(settings)
+    run(settings, lambda storage: storage.read(lambda tx: tx.accounts.get("")))  # what is wrong, is said before serving
+    if beyond and settings.payments == "sandbox":
+        logger.warning(
+            "THE SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
+            extra={"host": settings.host, "payments": settings.payments},
+        )
+    app = Application(settings, demo=demo)
+    edge = Edge(
+        Limits(connections=settings.max_connections, connections_per_client=settings.max_connections_per_address),
+        proxies=[ipaddress.ip_network(network) for network in settings.trusted_proxies],
+        headers_for=app.headers_for,
+    )
+
+    def tell(addresses: list[str]) -> None:
+        logger.info("serving", extra={"addresses": " ".join(addresses)})
+        if app.tour is not None:
+            click.echo(app.tour.text(addresses[0]))
+
+    try:
+        server.serve(app, host=settings.host, port=settings.port, edge=edge, on_started=tell)
+    except server.ServeError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@with_database
+def migrate(settings: Settings) -> None:
+    """Make the database, or bring it up to date, and print what that took."""
+    with explained_database():
+        applied = asyncio.run(migrate_database(settings.database))
+    for name in applied:
+        click.echo(name)
+    click.echo("The database is up to date.", err=True)
+
+
+@click.command("openapi")
+@with_settings("public_url")
+def print_openapi(settings: Settings) -> None:
+    """Print the OpenAPI 3.1 document."""
+    print_json(openapi.document(settings.public_url))
+
+
+@click.command()
+@json_option
+@with_database
+@click.pass_context
+def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
+    """Check that the database is sound and its books agree: paid and enrolled, seats, certificates, counts, search.
+
+    Prints what is wrong, one finding a line, and exits with 1 when anything is.
+    """
+    if settings.database.startswith("sqlite:"):
+        file = sqlite_file(settings.database)
+        if file is None or not file.exists():
+            raise click.ClickException(f"There is no database {file or 'to check in memory'}.")
+    findings = run(settings, lambda storage: storage.check())
+    if as_json:
+        print_json({"findings": findings})
+    else:
+        for finding in findings:
+            click.echo(finding)
+    checked = "Checked the database itself, seats, licences, payments, certificates, counts and the search index"
+    click.echo(f"{checked}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}.", err=True)
+    ctx.exit(1 if findings else 0)
