@@ -172,9 +172,8 @@ class Authenticator:
     def __init__(self, storage: Storage, signer: TokenSigner) -> None:
         self._storage = storage
         self._signer = signer
-        self._keys: _Remembered[tuple[Instant, tuple[ApiKey, Account] | None]] = _Remembered()
-        self._sessions: _Remembered[tuple[Instant, Session | None]] = _Remembered()
         self._used: dict[str, Instant] = {}
+        self.forget()
 
     async def actor(self, credential: str, now: Instant) -> Actor:
         """The actor of an API key or an access token.
@@ -198,9 +197,12 @@ class Authenticator:
         )
 
     def forget(self) -> None:
-        """Look everything up again at its next use: something was revoked or changed in this process."""
-        self._keys.clear()
-        self._sessions.clear()
+        """Look everything up again at its next use: something was revoked or changed in this process.
+
+        The tables are new ones, so that a look-up under way, which may have seen what was before, is not remembered.
+        """
+        self._keys: _Remembered[tuple[Instant, tuple[ApiKey, Account] | None]] = _Remembered()
+        self._sessions: _Remembered[tuple[Instant, Session | None]] = _Remembered()
 
     def take_used(self) -> list[tuple[str, Instant]]:
         """Which keys were used since the last call, and when last."""
@@ -245,12 +247,6 @@ class _Remembered(Generic[T]):
         if len(self._entries) >= REMEMBERED:
             del self._entries[next(iter(self._entries))]
         self._entries[key] = value
-
-    def drop(self, key: str) -> None:
-        self._entries.pop(key, None)
-
-    def clear(self) -> None:
-        self._entries.clear()
 
 
 async def _fresh(
