@@ -9,7 +9,7 @@ from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Certificate, Course, Enrollment, User
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import CertificateQuery, Context, Paging, Transaction
-from learnflow_core.usecases.visible import get_certificate
+from learnflow_core.usecases.visible import get_certificate, narrowed
 
 
 async def issue(tx: Transaction, enrollment: Enrollment, course: Course, user: User, ctx: Context) -> Certificate:
@@ -38,7 +38,7 @@ async def list_certificates(
         mode=actor.mode,
         account_id=actor.account_id if actor.sees_account else None,
         seen_by=None if actor.sees_account else actor.user_id,
-        user_id=user_id,
+        user_id=narrowed(actor, user_id),
         course_id=course_id,
     )
     return await tx.certificates.list(query, paging)

@@ -31,7 +31,7 @@ from learnflow_core.model import (
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Context, EnrollmentQuery, Paging, PaymentGateway, Storage, Transaction
 from learnflow_core.usecases import certificates
-from learnflow_core.usecases.visible import get_course, get_enrollment, get_user, teaches
+from learnflow_core.usecases.visible import get_course, get_enrollment, get_user, narrowed, teaches
 
 Gateways = Mapping[Mode, PaymentGateway]
 """The payment service of each mode."""
@@ -114,7 +114,7 @@ async def list_enrollments(
         mode=actor.mode,
         account_id=actor.account_id if actor.sees_account else None,
         seen_by=None if actor.sees_account else actor.user_id,
-        user_id=user_id,
+        user_id=narrowed(actor, user_id),
         course_id=course_id,
         status=status,
         updated_since=updated_since,

@@ -7,6 +7,9 @@ from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Certificate, Course, Enrollment, User
 from learnflow_core.ports import Transaction
 
+NOBODY = ""
+"""An id that no user has."""
+
 
 async def get_course(tx: Transaction, actor: Actor | None, course_id: str) -> Course:
     """The course, if the caller can see it: drafts are seen by the account that owns them only (`course_not_found`)."""
@@ -55,6 +58,16 @@ async def teaches(tx: Transaction, actor: Actor, course_id: str) -> bool:
     """Whether the actor is the instructor who created the course, in whatever account its learners are."""
     course = await tx.courses.get(course_id) if actor.role == "instructor" else None
     return course is not None and course.created_by == actor.user_id
+
+
+def narrowed(actor: Actor, user_id: str | None) -> str | None:
+    """Whose things a list that was asked for `user_id` shows the actor: a learner's are their own, and no one else's.
+
+    None is everybody whom the actor sees.
+    """
+    if actor.role != "learner":
+        return user_id
+    return actor.user_id if user_id in (None, actor.user_id) else NOBODY
 
 
 async def _sees(tx: Transaction, actor: Actor, thing: Enrollment | Certificate) -> bool:
