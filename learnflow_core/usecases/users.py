@@ -124,7 +124,7 @@ async def erase(tx: Transaction, user: User, ctx: Context) -> User:
 
 async def list_payment_methods(tx: Transaction, actor: Actor, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
     """The means of payment that were added for a user."""
-    user = await get_user(tx, actor, user_id)
+    user = await _payer(tx, actor, user_id)
     return await tx.payments.methods(user.id, paging)
 
 
@@ -132,7 +132,7 @@ async def add_payment_method(
     tx: Transaction, actor: Actor, user_id: str, new: NewPaymentMethod, ctx: Context
 ) -> PaymentMethod:
     """Keep a means of payment under the payment service's token. A card number is `invalid_parameter`, and not kept."""
-    user = await get_user(tx, actor, user_id)
+    user = await _payer(tx, actor, user_id)
     if sum(character.isdigit() for character in new.token) >= 12 and not any(map(str.isalpha, new.token)):
         raise LearnFlowError(
             Code.INVALID_PARAMETER,
@@ -148,7 +148,7 @@ async def delete_payment_method(
     tx: Transaction, actor: Actor, user_id: str, method_id: str, ctx: Context
 ) -> PaymentMethod:
     """Forget a means of payment; deleting twice changes nothing."""
-    user = await get_user(tx, actor, user_id)
+    user = await _payer(tx, actor, user_id)
     method = await tx.payments.method(method_id)
     if method is None or method.user_id != user.id:
         raise LearnFlowError(Code.PAYMENT_METHOD_NOT_FOUND)
@@ -157,6 +157,14 @@ async def delete_payment_method(
     deleted = msgspec.structs.replace(method, deleted_at=ctx.now)
     await tx.payments.put_method(deleted)
     return deleted
+
+
+async def _payer(tx: Transaction, actor: Actor, user_id: str) -> User:
+    """The user whose means of payment the actor may see to: people see to their own, whatever their role."""
+    user = await get_user(tx, actor, user_id)
+    if actor.user_id not in (None, user.id):
+        raise LearnFlowError(Code.FORBIDDEN, "Payment methods are each user's own.")
+    return user
 
 
 async def _taken(tx: Transaction, user: User) -> LearnFlowError:
