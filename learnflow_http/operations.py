@@ -324,6 +324,7 @@ ENROLLMENTS = (
         show=wire.enrollment_detail,
         body=enrollments.ProgressChange,
         scope="enrollments:write",
+        roles=STAFF,
         errors=(Code.ENROLLMENT_NOT_FOUND, Code.ENROLLMENT_NOT_ACTIVE),
     ),
     Operation(
@@ -643,7 +644,13 @@ AUTH = (
         body=signing_in.SignIn,
         roles=ANYONE,
         secret=True,
-        errors=(Code.INVALID_CREDENTIALS, Code.USER_NOT_FOUND),
+        errors=(
+            Code.MISSING_TOKEN,
+            Code.INVALID_CREDENTIALS,
+            Code.INSUFFICIENT_SCOPE,
+            Code.FORBIDDEN,
+            Code.USER_NOT_FOUND,
+        ),
     ),
     Operation(
         method="POST",
