@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from learnflow_core.access import Actor
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.ids import new_api_key
+from learnflow_core.ids import api_key_digest, new_api_key
 from learnflow_core.model import Instant
 from learnflow_core.ports import Storage, Transaction
 from learnflow_core.usecases import accounts, api_keys, users
 from learnflow_http.auth import FRESH_FOR, REMEMBERED, Authenticator, _Remembered
-from tests.scene import key_of
 from tests.world import World
 
 T = TypeVar("T")
@@ -110,8 +109,9 @@ async def given_out(world: World) -> tuple[Credentials, dict[str, str]]:
     user = await world.user(account, "ann@example.com")
     token = await world.token(user)
     claims = world.services.signer.read(token, "access", world.now)
-    key = await key_of(world, secret)
-    made = Credentials(world, world.owner(account), key.id, user.id, claims.family_id)
+    found = await world.services.storage.read(lambda tx: tx.api_keys.by_digest(api_key_digest(secret)))
+    assert found is not None
+    made = Credentials(world, world.owner(account), found[0].id, user.id, claims.family_id)
     return made, {"key": secret, "token": token}
 
 
