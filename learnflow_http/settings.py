@@ -146,11 +146,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: Annotated[
         int,
         Setting("Connections held at the same time.", values.number(1, 1_000_000), "N"),
-    ] = 4_096
+    ] = 4_000
     max_connections_per_address: Annotated[
         int,
         Setting("Connections held for one client address.", values.number(1, 1_000_000), "N"),
-    ] = 1_024
+    ] = 1_000
     limiter_max_buckets: Annotated[
         int,
         Setting(

@@ -29,8 +29,8 @@ Command = Callable[..., Any]
 
 def option(*names: str, **attributes: Any) -> Callable[[Command], Command]:
     """A click option that is an environment variable as well: `--dry-run` is `LEARNFLOW_DRY_RUN`."""
-    longest = max(names, key=len)
-    variable = PREFIX + longest.lstrip("-").replace("-", "_").upper()
+    long = next(name for name in names if name.startswith("--"))
+    variable = PREFIX + long.removeprefix("--").replace("-", "_").upper()
     return click.option(*names, envvar=variable, show_envvar=True, **attributes)
 
 
@@ -87,23 +87,25 @@ def run(settings: Settings, work: Callable[[Storage], Awaitable[T]]) -> T:
     from learnflow_http.app import open_storage  # noqa: PLC0415 - so that help does not wait for a server's imports
 
     async def with_storage() -> T:
-        storage = await open_storage(settings.database)
+        with explained_database():
+            storage = await open_storage(settings.database)
         try:
             return await work(storage)
         finally:
             await storage.close()
 
-    with explained_database():
-        return asyncio.run(with_storage())
+    return asyncio.run(with_storage())
 
 
 @contextmanager
 def explained_database() -> Iterator[None]:
-    """Tell a person why a database cannot be opened."""
+    """Tell a person why a database cannot be opened, without the password that its URL may have."""
     from learnflow_http.app import UnusableDatabaseError  # noqa: PLC0415 - as above
 
     try:
         yield
+    except ValueError as error:  # a URL that names no database
+        raise click.UsageError(redact(str(error))) from error
     except UnusableDatabaseError as error:
         raise click.ClickException(redact(str(error))) from error
 

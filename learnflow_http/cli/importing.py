@@ -34,6 +34,7 @@ from learnflow_http.settings import Settings
 BATCH: Final = 500
 """Rows of one transaction."""
 
+_FACTS: Final = ", ".join(columns.SYNONYMS)
 _CLEAR_LINE: Final = "\r\x1b[K"  # of the progress bar, which is drawn again
 
 
@@ -72,10 +73,25 @@ def import_() -> None:
 @import_.command("courses")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
 @account_option
-@option("--map", "mapping", metavar="FACT=COLUMN,…", help="Which columns to read, where the guess is wrong.")
-@option("--currency", type=_Value("code", readers.currency), default="USD", show_default=True, help="Of bare prices.")
-@option("--language", type=_Value("tag", readers.language), help="Of courses whose row does not say.")
-@option("--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="File for skipped rows.")
+@option(
+    "--map",
+    "mapping",
+    metavar="FACT=COLUMN,…",
+    help=f"Which columns hold {_FACTS}, where the guess is wrong; an empty one is not read.",
+)
+@option(
+    "--currency",
+    type=_Value("code", readers.currency),
+    default="USD",
+    show_default=True,
+    help="Of prices that name none.",
+)
+@option("--language", type=_Value("tag", readers.language), help="Of courses that name none; en for new ones.")
+@option(
+    "--report",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="File for what is reported of rows, instead of standard error.",
+)
 @option("--dry-run", is_flag=True, help="Tell what would happen, and change nothing.")
 @json_option
 @with_database
