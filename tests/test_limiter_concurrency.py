@@ -1,0 +1,142 @@
+"""Threads, forks, interruptions and event loops: never over, never under, nothing left locked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from learnflow_core.limiter import Decision, Limiter, MemoryLimiter, Quota
+from tests.limiting import (
+    MINUTE_AND_DAY,
+    ROOT,
+    Clock,
+    new_limiter,
+)
+
+
+@pytest.fixture
+def frequent_switches() -> Any:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class YieldingClock(Clock):
+    """A clock that lets other threads run in the middle of a decision."""
+
+    def __call__(self) -> int:
+        time.sleep(0)
+        return self.now
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_threads_together_are_admitted_exactly_the_limit() -> None:
+    limiter = new_limiter(YieldingClock())
+    plan = (Quota.per_minute(1_000), Quota.per_day(2_500))
+    start = threading.Barrier(8)
+
+    def hit_often() -> int:
+        start.wait()
+        return sum(limiter.hit(key, plan).allowed for _ in range(400) for key in ("a", "b"))
+
+    with ThreadPoolExecutor(8) as threads:
+        admitted = sum(future.result() for future in [threads.submit(hit_often) for _ in range(8)])
+    assert admitted == 2 * 1_000
+    assert [state.remaining for state in limiter.peek("a", plan).states] == [0, 1_500]
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_one_decision_refunded_by_many_threads_is_given_back_once() -> None:
+    limiter = new_limiter(YieldingClock())
+    plan = (Quota.per_minute(100),)
+    limiter.hit("key", plan, 90)
+    start = threading.Barrier(8)
+
+    def refund(decision: Decision) -> bool:
+        start.wait()
+        return limiter.refund(decision)
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            decision = limiter.hit("key", plan, 5)
+            assert sum(threads.map(refund, [decision] * 8)) == 1
+    assert limiter.peek("key", plan).remaining == 10
+
+
+def test_a_child_forked_while_a_thread_decides_can_decide_and_knows_what_was_taken() -> None:
+    program = """
+import os, signal, threading
+from learnflow_core.limiter import MemoryLimiter, Quota
+
+inside, done, slow = threading.Event(), threading.Event(), False
+
+def clock():
+    if slow and threading.current_thread() is not threading.main_thread():
+        inside.set()
+        done.wait()
+    return 0
+
+limiter, plan = MemoryLimiter(clock=clock), (Quota.per_minute(3),)
+limiter.hit("key", plan)
+slow = True
+thread = threading.Thread(target=limiter.hit, args=("key", plan))
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    os._exit(limiter.hit("key", plan).remaining)
+done.set()
+thread.join()
+status = os.waitpid(child, 0)[1]
+print(os.waitstatus_to_exitcode(status), limiter.peek("key", plan).remaining)
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
+    assert run.stdout.split() == ["1", "1"]
+
+
+def test_a_decision_that_is_interrupted_leaves_nothing_locked() -> None:
+    clock = Clock()
+    interrupted = False
+
+    def interrupting() -> int:
+        if interrupted:
+            raise KeyboardInterrupt
+        return clock()
+
+    limiter = MemoryLimiter(clock=interrupting)
+    plan = (Quota.per_minute(2),)
+    interrupted = True
+    for call in (limiter.hit, limiter.peek, limiter.reset):
+        with pytest.raises(KeyboardInterrupt):
+            call("key", plan)
+    interrupted = False
+    assert limiter.hit("key", plan).remaining == 1
+
+
+async def test_one_line_of_a_coroutine_serves_any_limiter_behind_the_port() -> None:
+    class FarAway:
+        """A limiter whose answers take a turn of the event loop."""
+
+        def __init__(self) -> None:
+            self.memory = new_limiter(Clock())
+
+        async def hit(self, key: str, quotas: Any, cost: int = 1) -> Decision:
+            return self.memory.hit(key, quotas, cost)
+
+        async def peek(self, key: str, quotas: Any, cost: int = 1) -> Decision:
+            return self.memory.peek(key, quotas, cost)
+
+    ports: list[Limiter] = [new_limiter(Clock()), FarAway()]
+    for limiter in ports:
+        decision = await limiter.hit("key", MINUTE_AND_DAY)
+        assert isinstance(decision, Decision)
+        assert (decision.remaining, (await limiter.peek("key", MINUTE_AND_DAY)).remaining) == (299, 299)

@@ -1,0 +1,76 @@
+"""Nonsense: a clear error, and nothing taken."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from learnflow_core.limiter import MemoryLimiter, Quota
+from tests.limiting import (
+    MINUTE_AND_DAY,
+    Clock,
+    levels,
+    new_limiter,
+)
+
+
+@pytest.mark.parametrize("method", ["hit", "peek"])
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("key", MINUTE_AND_DAY, True), TypeError, "cost: an int is needed, not bool"),
+        (("key", MINUTE_AND_DAY, 1.0), TypeError, "cost: an int is needed, not float"),
+        (("key", MINUTE_AND_DAY, float("nan")), TypeError, "cost: an int is needed, not float"),
+        (("key", MINUTE_AND_DAY, "1"), TypeError, "cost: an int is needed, not str"),
+        (("key", MINUTE_AND_DAY, None), TypeError, "cost: an int is needed, not NoneType"),
+        (("key", MINUTE_AND_DAY, 0), ValueError, "cost: it must be at least 1"),
+        (("key", MINUTE_AND_DAY, -1), ValueError, "cost: it must be at least 1"),
+        (("key", MINUTE_AND_DAY, 301), ValueError, r"cost: Quota\(name='minute'.* never holds as much"),
+        (("key", MINUTE_AND_DAY, 10**5_000), ValueError, r"cost: Quota\(name='minute'.* never holds as much"),
+        (("key", MINUTE_AND_DAY[1:], 25_001), ValueError, r"cost: Quota\(name='day'.* never holds as much"),
+        ((None, MINUTE_AND_DAY), TypeError, "key: a str is needed, not NoneType"),
+        ((b"key", MINUTE_AND_DAY), TypeError, "key: a str is needed, not bytes"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_nonsense_is_a_clear_error_and_takes_nothing(
+    method: str, seen: bool, arguments: Any, error: type[Exception], message: str
+) -> None:
+    limiter = new_limiter(Clock())
+    if seen:
+        limiter.hit("key", MINUTE_AND_DAY)
+    before = levels(limiter, "key", MINUTE_AND_DAY)
+    with pytest.raises(error, match=message):
+        getattr(limiter, method)(*arguments)
+    assert levels(limiter, "key", MINUTE_AND_DAY) == before
+
+
+def test_a_name_used_twice_in_one_call_is_an_error_where_it_is_seen_and_never_grants_more() -> None:
+    limiter = new_limiter(Clock())
+    twice = (Quota.per_minute(10, name="same"), Quota.per_hour(10, name="same"))
+    for call in (limiter.hit, limiter.peek):
+        with pytest.raises(ValueError, match="quotas: each needs a name of its own"):
+            call("key", twice)
+    limiter.hit("key", twice[:1])
+    assert limiter.hit("key", twice).allowed
+    assert limiter.peek("key", twice[:1]).remaining == 0
+
+
+@pytest.mark.parametrize("clock", [time.monotonic, lambda: True, lambda: None])
+def test_a_clock_that_does_not_give_whole_nanoseconds_is_refused(clock: Any) -> None:
+    with pytest.raises(TypeError, match="clock: an int is needed"):
+        MemoryLimiter(clock=clock)
+
+
+@pytest.mark.parametrize("field", ["max_buckets", "overflow_buckets"])
+def test_a_table_without_room_is_refused(field: str) -> None:
+    limiter: Any = MemoryLimiter
+    for value in (0, -1):
+        with pytest.raises(ValueError, match="each must be at least 1"):
+            limiter(**{field: value})
+    for nonsense in (True, 1.5, "1"):
+        with pytest.raises(TypeError, match=f"{field}: an int is needed"):
+            limiter(**{field: nonsense})

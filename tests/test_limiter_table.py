@@ -1,0 +1,176 @@
+"""The table of buckets: bounded whatever keys come, and no one who owes is forgotten."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learnflow_core.limiter import MemoryLimiter, Quota
+from tests.limiting import (
+    MINUTE_AND_DAY,
+    ROOT,
+    SECOND,
+    ClassicBucket,
+    Clock,
+    costs,
+    new_limiter,
+    quota_named,
+    waits,
+)
+
+
+def owing(limiter: MemoryLimiter) -> int:
+    """How many buckets there really are, and not only by the limiter's own count."""
+    kept = sum(len(table) for table in limiter._tables.values()) + len(limiter._shared)
+    assert kept == len(limiter) == len(limiter._turn_tables)
+    assert all(key in table for table, key in zip(limiter._turn_tables, limiter._turn_keys, strict=True))
+    return kept
+
+
+pair = st.tuples(quota_named("minute"), quota_named("day"))
+traffic = pair.flatmap(
+    lambda plan: st.tuples(
+        st.just(plan),
+        st.lists(st.tuples(waits(*plan), st.integers(0, 15), costs(*plan), st.integers(0, 2)), max_size=80),
+    )
+)
+"""A plan, and what 16 keys do under it: the pause before, whose turn it is, the cost, and under which quotas."""
+
+
+@given(traffic, st.integers(1, 6), st.integers(1, 3))
+def test_whatever_keys_come_the_cap_holds_and_no_one_who_owes_is_forgotten(
+    case: tuple[tuple[Quota, Quota], list[tuple[int, int, int, int]]], max_buckets: int, overflow_buckets: int
+) -> None:
+    plan, steps = case
+    clock = Clock()
+    limiter = new_limiter(clock, max_buckets=max_buckets, overflow_buckets=overflow_buckets)
+    own = {(name, quota.name): ClassicBucket(quota) for name in range(16) for quota in plan}
+    for wait, caller, cost, which in steps:
+        clock.now += wait
+        asked = [plan, plan[:1], plan[1:]][which]
+        decision = limiter.hit(str(caller), asked, cost)
+        assert owing(limiter) <= max_buckets + overflow_buckets * len(plan)
+        assert sum(map(len, limiter._tables.values())) <= max_buckets
+        for state in decision.states:
+            classic = own[caller, state.name]
+            classic.refill(clock.now)
+            classic.tokens -= cost if decision.allowed else 0
+            assert 0 <= state.remaining <= classic.tokens
+            assert state.reset_after_ns >= classic.missing_ns(classic.quota.burst)
+
+
+@given(traffic)
+def test_under_the_cap_no_key_feels_another(
+    case: tuple[tuple[Quota, Quota], list[tuple[int, int, int, int]]],
+) -> None:
+    plan, steps = case
+    clock = Clock()
+    together, alone = new_limiter(clock), [new_limiter(clock) for _ in range(16)]
+    for wait, caller, cost, which in steps:
+        clock.now += wait
+        asked = [plan, plan[:1], plan[1:]][which]
+        assert repr(together.hit(str(caller), asked, cost)) == repr(alone[caller].hit("key", asked, cost))
+    assert together.overflow_hits == 0
+
+
+def test_a_limited_key_stays_limited_while_others_come_and_go() -> None:
+    clock = Clock()
+    limiter = new_limiter(clock, max_buckets=100)
+    plan = (Quota.per_day(10),)
+    limiter.hit("victim", plan, 10)
+    for number in range(5_000):
+        clock.now += 1_000
+        limiter.hit(f"stranger {number}", plan)
+        assert not limiter.peek("victim", plan).allowed
+
+
+def test_unknown_keys_share_buckets_at_the_cap_and_are_counted() -> None:
+    limiter = new_limiter(Clock(), max_buckets=2, overflow_buckets=1)
+    plan = (Quota.per_minute(3),)
+    assert [limiter.hit(key, plan).remaining for key in "abcdef"] == [2, 2, 2, 1, 0, 0]
+    assert limiter.overflow_hits == 4
+    assert not limiter.hit("g", plan).allowed
+    assert limiter.overflow_hits == 5
+    assert limiter.hit("a", plan).allowed
+    assert limiter.overflow_hits == 5
+    assert owing(limiter) == 3
+
+
+def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> None:
+    clock = Clock()
+    limiter = new_limiter(clock, max_buckets=1, overflow_buckets=1)
+    plan = (Quota.per_minute(60),)
+    limiter.hit("early", plan)
+    limiter.hit("late", plan, 60)
+    clock.now += 2 * SECOND
+    assert limiter.hit("late", plan).remaining == 1
+    assert list(limiter._tables["minute"]) == ["late"]
+    assert limiter.hit("late", plan).remaining == 0
+    assert not limiter.hit("late", plan).allowed
+
+
+def test_what_was_taken_from_a_shared_bucket_is_not_refunded() -> None:
+    limiter = new_limiter(Clock(), max_buckets=1, overflow_buckets=1)
+    plan = (Quota.per_minute(10),)
+    limiter.hit("own", plan)
+    shared = limiter.hit("shares", plan)
+    assert limiter.refund(shared)
+    assert limiter.peek("shares", plan).remaining == 9
+    fresh = (Quota.per_minute(10, name="fresh"),)
+    assert limiter.refund(limiter.hit("shares", fresh))
+    assert limiter.peek("shares", fresh).remaining == 9
+
+
+def test_a_reset_leaves_a_shared_bucket_as_it_is() -> None:
+    limiter = new_limiter(Clock(), max_buckets=1, overflow_buckets=1)
+    plan = (Quota.per_minute(10),)
+    limiter.hit("own", plan)
+    limiter.hit("shares", plan)
+    limiter.reset("shares", plan)
+    assert limiter.peek("shares", plan).remaining == 9
+
+
+def test_memory_follows_the_keys_that_owe_and_not_those_that_came_once() -> None:
+    clock = Clock()
+    limiter = new_limiter(clock, max_buckets=10**6)
+    plan = (Quota.per_minute(60),)
+    for number in range(20_000):
+        limiter.hit(str(number), plan)
+        clock.now += SECOND // 100
+    assert owing(limiter) <= 2 * 100 + 2
+
+
+def test_no_call_looks_at_more_than_two_buckets_for_each_new_one() -> None:
+    clock = Clock()
+    limiter = new_limiter(clock)
+    for number in range(500):
+        limiter.hit(str(number), MINUTE_AND_DAY)
+    clock.now += 86_400 * SECOND
+    kept = []
+    for number in range(250):
+        limiter.hit(f"another {number}", MINUTE_AND_DAY)
+        kept.append(owing(limiter))
+    assert kept == list(range(998, 498, -2))
+
+
+def test_asking_and_being_refused_keep_nothing() -> None:
+    limiter = new_limiter(Clock())
+    limiter.hit("key", MINUTE_AND_DAY[:1], 300)
+    for number in range(100):
+        limiter.peek(str(number), MINUTE_AND_DAY)
+        assert not limiter.hit("key", MINUTE_AND_DAY).allowed
+    assert owing(limiter) == 1
+
+
+def test_which_keys_share_a_bucket_differs_from_limiter_to_limiter_even_where_hashing_is_fixed() -> None:
+    program = """
+from learnflow_core.limiter import MemoryLimiter
+def sharing():
+    limiter = MemoryLimiter(overflow_buckets=2)
+    return [limiter._find(str(number), "q")[1] for number in range(64)]
+assert sharing() != sharing()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONHASHSEED": "0"}, cwd=ROOT)
