@@ -133,3 +133,22 @@ class Decision:
 
     def __repr__(self) -> str:
         return f"Decision(allowed={self.allowed}, cost={self.cost}, states={self.states})"
+
+
+class Refund:
+    """Whether what a decision took was still to be given back, and was: true then. Awaited, it is its own result."""
+
+    __slots__ = ("given_back",)
+
+    def __init__(self, given_back: bool) -> None:
+        self.given_back = given_back
+
+    def __bool__(self) -> bool:
+        return self.given_back
+
+    def __await__(self) -> Generator[None, None, Refund]:
+        yield from ()
+        return self
+
+    def __repr__(self) -> str:
+        return f"Refund(given_back={self.given_back})"

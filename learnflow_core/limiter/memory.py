@@ -9,7 +9,7 @@ from collections import deque
 from weakref import WeakSet
 
 from learnflow_core.limiter.bucket import given_back, settled, take
-from learnflow_core.limiter.decision import Decision
+from learnflow_core.limiter.decision import Decision, Refund
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class MemoryLimiter:
             states = [self._settle(self._find(key, quota.name), quota, now) for quota in quotas]
         return Decision(key, quotas, cost, now, states, _take_all(states, quotas, cost, now) is not None)
 
-    def refund(self, decision: Decision) -> bool:
+    def refund(self, decision: Decision) -> Refund:
         """Give back what an allowed decision of this limiter took, once; whether it was still to be given back.
 
         Returned is what time has not paid back by itself: at once all of it, and nothing once the decision is older
@@ -124,7 +124,7 @@ class MemoryLimiter:
         """
         with self._lock:
             if decision.receipt is not self._receipt:
-                return False
+                return Refund(False)
             decision.receipt = None
             now = self._clock()
             for quota in decision.quotas:
@@ -132,7 +132,7 @@ class MemoryLimiter:
                 if decision.key in table:
                     debt = decision.cost * quota.interval_ns
                     table[decision.key] = given_back(table[decision.key], now, debt, decision.now_ns)
-            return True
+            return Refund(True)
 
     def reset(self, key: str, quotas: Sequence[Quota]) -> None:
         """Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from learnflow_core.limiter.decision import Decision
+    from learnflow_core.limiter.decision import Decision, Refund
     from learnflow_core.limiter.quota import Quota
 
 
@@ -15,7 +15,7 @@ class Limiter(Protocol):
     """Decisions that can be awaited: the one interface to a limiter in memory and to one behind a network.
 
     A decision takes from every quota or from none. Quotas of one call have different names; a bucket belongs to
-    the key and the quota's name. Both methods raise TypeError or ValueError for arguments that make no sense: a cost
+    the key and the quota's name. `hit` and `peek` raise TypeError or ValueError for nonsense: a cost
     that is not a positive int, a cost above a quota's `burst` (waiting cannot help), a name used twice. A limiter in
     memory answers with the `Decision` itself, which a caller in a hurry, or without an event loop, uses as it is.
     """
@@ -26,4 +26,8 @@ class Limiter(Protocol):
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:
         """What `hit` would answer now, without taking anything."""
+        ...
+
+    def refund(self, decision: Decision) -> Awaitable[Refund]:
+        """Give back what a decision of this limiter took, once, as far as time has not done so; else nothing."""
         ...
