@@ -1,0 +1,227 @@
+"""Running an ASGI application: one process, one event loop, from listening to a graceful stop.
+
+The parts are uvicorn's (its HTTP protocol, its lifespan); the loop around them is ours, because uvicorn's own waits
+for half-open connections when it stops, and ends by the signal that stopped it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from email.utils import formatdate
+from functools import partial
+from typing import Any, Final, cast
+
+import uvloop
+from uvicorn.config import Config
+from uvicorn.lifespan.on import LifespanOn
+from uvicorn.server import ServerState
+
+from learnflow_http.edge import Edge
+from learnflow_http.protocol import EdgeProtocol
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 2048
+_OTHER_FILES: Final = 200  # which the process may have open beside its connections, to databases and the like
+_SWEEP_S: Final = 0.5
+_DRAIN_POLL_S: Final = 0.02
+_CANCEL_S: Final = 1.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+_REASONS: Final = {
+    errno.EADDRINUSE: "another program listens there already",
+    errno.EACCES: "this user is not allowed to",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+}
+
+
+class ServeError(Exception):
+    """The server could not start; the text tells a person why."""
+
+
+def serve(
+    app: Any, *, host: str, port: int, edge: Edge | None = None, on_started: Callable[[list[str]], None] | None = None
+) -> None:
+    """Serve `app` until SIGTERM or SIGINT, then stop gracefully and return. To be called in the main thread.
+
+    At the first signal the server stops listening, closes idle connections, finishes the requests in flight within
+    `Limits.stop_s` and shuts the application down, so that the process can end with status 0. A second signal ends
+    the process at once, the way it does by default (a shell shows 130 or 143).
+
+    Addresses are seen by the application as they connect: X-Forwarded-For is its own to read. `on_started` is given
+    the URLs at which the server answers. Raises ServeError when it cannot listen or the application does not start.
+    """
+    edge = edge or Edge()
+    edge.limits = replace(edge.limits, connections=_allow_connections(edge.limits.connections))
+    sockets = listen(host, port)
+    server = Server(app, edge)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, _on_signal, loop, server)
+        runner.run(server.run(sockets, on_started))
+
+
+class Server:
+    """An ASGI application being served in an event loop that is already there; `serve` is this and the signals."""
+
+    def __init__(self, app: Any, edge: Edge) -> None:
+        self._config = Config(
+            app, interface="asgi3", lifespan="on", ws="none", workers=1, log_config=None, log_level="warning",
+            access_log=False, proxy_headers=False, server_header=False,
+        )  # fmt: skip
+        self._config.load()
+        self._edge = edge
+        self._state = ServerState()
+        self._stop = asyncio.Event()
+        limits = edge.limits
+        self._sweep_s = min(_SWEEP_S, min(limits.head_s, limits.body_s, limits.idle_s, limits.reply_s) / 4)
+
+    async def run(self, sockets: list[socket.socket], on_started: Callable[[list[str]], None] | None = None) -> None:
+        """Serve on listening sockets, and close them in the end, until `stop` is called.
+
+        Raises ServeError when the application does not start.
+        """
+        lifespan = LifespanOn(self._config)
+        await lifespan.startup()
+        if lifespan.should_exit:
+            _close(sockets)
+            raise ServeError("The application did not start; the log tells why.")
+        addresses = [_url(each) for each in sockets]
+        connect = partial(EdgeProtocol, self._config, self._state, lifespan.state, self._edge)
+        loop = asyncio.get_running_loop()
+        listeners = [await loop.create_server(connect, sock=each, backlog=_BACKLOG) for each in sockets]
+        try:
+            self._sweep()
+            if on_started is not None:
+                on_started(addresses)
+            while not self._stop.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._sweep_s)
+                self._sweep()
+        finally:
+            for listener in listeners:
+                listener.close()
+            await self._drain()
+            await lifespan.shutdown()
+
+    def stop(self) -> None:
+        """Begin to stop; from another thread, by way of the loop's `call_soon_threadsafe`."""
+        self._stop.set()
+
+    def _connections(self) -> list[EdgeProtocol]:
+        return cast(list[EdgeProtocol], list(self._state.connections))
+
+    def _sweep(self) -> None:
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode("ascii"))]
+        now = asyncio.get_running_loop().time()
+        for connection in self._connections():
+            connection.expire(now)
+
+    async def _drain(self) -> None:
+        """Let what is in flight end by itself, then by force."""
+        loop = asyncio.get_running_loop()
+        self._edge.stopping = True
+        until = loop.time() + self._edge.limits.stop_s
+        while (self._state.connections or self._state.tasks) and loop.time() < until:
+            for connection in self._connections():
+                connection.shutdown()
+            self._sweep()
+            await asyncio.sleep(_DRAIN_POLL_S)
+        if tasks := set(self._state.tasks):
+            log.warning("%d requests did not end in time and were cancelled", len(tasks))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CANCEL_S)
+        for connection in self._connections():
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address of `host` (empty: of this machine); port 0 takes a free one.
+
+    Raises ServeError, whose text names the host and the port.
+    """
+    if not 0 <= port < 2**16:
+        raise ServeError(f"Cannot listen on port {port}: ports are numbers up to 65535.")
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, address in _addresses(host, port):
+        shared = sockets[0].getsockname()[1] if sockets else port
+        try:
+            sockets.append(_listen_at(family, (address[0], shared, *address[2:])))
+        except OSError as error:
+            if error.errno in _NOT_HERE:  # as `localhost` is where there is no IPv6
+                missing = error
+                continue
+            _close(sockets)
+            raise _cannot_listen(host, port, error) from error
+    if missing is not None and not sockets:
+        raise _cannot_listen(host, port, missing) from missing
+    return sockets
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ServeError(f"Cannot listen on {host!r}, port {port}: there is no such address.") from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _listen_at(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ServeError:
+    reason = _REASONS.get(error.errno or 0, error.strerror)
+    return ServeError(f"Cannot listen on {host!r}, port {port}: {reason}.")
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _allow_connections(wanted: int) -> int:
+    """Raise the process's limit of open files as far as these connections need it; how many of them it then allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    log.warning("the limit of %d open files leaves room for fewer than %d connections", soft, wanted)
+    return max(soft - _OTHER_FILES, soft // 2)
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, server: Server) -> None:
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+    server.stop()
