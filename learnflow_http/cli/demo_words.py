@@ -99,12 +99,60 @@ IN_OTHER_LANGUAGES: Final = (
 )
 
 FIRST_NAMES: Final = (
-    "Amara, Björn, Carla, Dmitri, Elif, Farid, Greta, Hiroshi, Inés, Jamal, Katarzyna, Liam, Mei, Nadia, Oluwaseun, "
-    "Priya, Quentin, Renée, Søren, Tomás, Uma, Viktor, Wanjiru, Ximena, Yusuf, Zoë"
+    "Amara",
+    "Björn",
+    "Carla",
+    "Dmitri",
+    "Elif",
+    "Farid",
+    "Greta",
+    "Hiroshi",
+    "Inés",
+    "Jamal",
+    "Katarzyna",
+    "Liam",
+    "Mei",
+    "Nadia",
+    "Oluwaseun",
+    "Priya",
+    "Quentin",
+    "Renée",
+    "Søren",
+    "Tomás",
+    "Uma",
+    "Viktor",
+    "Wanjiru",
+    "Ximena",
+    "Yusuf",
+    "Zoë",
 )
 LAST_NAMES: Final = (
-    "Adeyemi, Álvarez, Bianchi, Chen, Dąbrowski, Eriksen, Fontaine, García, Haddad, Ito, Jovanović, Kamau, Lindqvist, "
-    "Müller, Nakamura, O'Brien, Petrov, Quispe, Rossi, Schneider, Tanaka, Umarov, Vargas, Williams, Yamamoto, Zhang"
+    "Adeyemi",
+    "Álvarez",
+    "Bianchi",
+    "Chen",
+    "Dąbrowski",
+    "Eriksen",
+    "Fontaine",
+    "García",
+    "Haddad",
+    "Ito",
+    "Jovanović",
+    "Kamau",
+    "Lindqvist",
+    "Müller",
+    "Nakamura",
+    "O'Brien",
+    "Petrov",
+    "Quispe",
+    "Rossi",
+    "Schneider",
+    "Tanaka",
+    "Umarov",
+    "Vargas",
+    "Williams",
+    "Yamamoto",
+    "Zhang",
 )
 HONORIFICS: Final = ("", "", "", "", "", "", "Dr. ", "Prof. ")
 
