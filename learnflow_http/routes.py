@@ -126,7 +126,11 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
             reply.headers.append((b"content-encoding", found.content_encoding.encode("ascii")))
         return reply
 
+    async def home(_exchange: Exchange) -> Reply:
+        return Reply(307, b"", [(b"location", b"/docs")])
+
     for path, work in (
+        ("/", home),
         ("/healthz", healthy),
         ("/readyz", ready),
         ("/openapi.json", openapi_json),
