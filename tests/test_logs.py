@@ -1,0 +1,275 @@
+"""Logs: what a line holds, and what it never does."""
+
+import io
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from learnflow_core.ids import new_api_key
+from learnflow_http import logs
+from learnflow_http.auth import TokenSigner
+from learnflow_http.redaction import redact, suspicious
+
+Format = Literal["json", "plain"]
+
+NOISE = st.text(max_size=40)
+SAFE = st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=12, max_size=40)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Give the process back the logging it had."""
+    root, flags = logging.root, ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks")
+    before = root.handlers[:], root.level, [getattr(logging, flag, True) for flag in flags]
+    hooks = sys.excepthook, threading.excepthook
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], level, values = before
+    root.setLevel(level)
+    for flag, value in zip(flags, values, strict=True):
+        setattr(logging, flag, value)
+    sys.excepthook, threading.excepthook = hooks
+
+
+def lines(log_format: Format, log: Any, level: str = "debug") -> str:
+    stream = io.StringIO()
+    logs.configure(log_format, level, stream)  # type: ignore[arg-type]
+    log(logging.getLogger("learnflow.test"))
+    return stream.getvalue()
+
+
+def record(log: Any) -> dict[str, Any]:
+    (line,) = lines("json", log).splitlines()
+    return dict(json.loads(line))
+
+
+def fail(error: Exception, cause: Exception | None = None) -> None:
+    raise error from cause
+
+
+# --- What a line holds
+
+
+def test_a_json_line_has_time_level_logger_message_and_what_extra_brings() -> None:
+    found = record(lambda log: log.warning("sweep of %d failed", 3, extra={"count": 3, "why": None, "ok": False}))
+    assert found.pop("time").endswith("Z")
+    assert found == {
+        "level": "warning", "logger": "learnflow.test", "message": "sweep of 3 failed", "count": 3, "ok": False,
+    }  # fmt: skip
+
+
+def test_a_time_is_utc_with_milliseconds() -> None:
+    stamped = logging.makeLogRecord({"created": 1_705_311_000.0625, "msg": "x"})
+    assert json.loads(logs.JsonFormatter().format(stamped))["time"] == "2024-01-15T09:30:00.062Z"
+
+
+def test_an_access_line_has_the_facts_it_was_given() -> None:
+    found = record(lambda log: logs.access(log, method="GET", path="/v1/courses", status=200, account=None))
+    assert (found["message"], found["level"]) == ("request", "info")
+    assert (found["method"], found["path"], found["status"]) == ("GET", "/v1/courses", 200)
+    assert "account" not in found
+
+
+def test_an_access_line_is_not_even_made_when_nobody_wants_it() -> None:
+    assert lines("json", lambda log: logs.access(log, status=200), level="warning") == ""
+
+
+def test_a_plain_line_reads_well_and_quotes_what_has_spaces() -> None:
+    (line,) = lines("plain", lambda log: logs.access(log, method="GET", path="/a b", client="::1")).splitlines()
+    assert line.split(" ", 1)[1] == 'INFO     request method=GET path="/a b" client=::1'
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_auto_is_plain_at_a_terminal_and_json_elsewhere(terminal: bool) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    logs.configure("auto", "info", stream)
+    logging.getLogger("x").info("hello")
+    assert stream.getvalue().startswith("{") is not terminal
+
+
+def test_uvicorns_loggers_warnings_and_uncaught_errors_become_lines_as_well() -> None:
+    def log(_: logging.Logger) -> None:
+        logging.getLogger("uvicorn.error").error("a", extra={"color_message": "\x1b[1ma"})
+        logging.getLogger("py.warnings").warning("b")
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+
+    found = [json.loads(line) for line in lines("json", log).splitlines()]
+    assert [one["message"] for one in found] == ["a", "b", "stopped by a defect"]
+    assert "ZeroDivisionError" in found[2]["exception"]
+    assert not any("color_message" in one for one in found)
+
+
+def test_interrupting_is_no_defect(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", stream)
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert stream.getvalue() == capsys.readouterr().err == ""
+
+
+# --- A line is always made, and always one
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.just(object()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.text(), st.dictionaries(st.sampled_from(["path", "client", "count"]), anything))
+@example("\ud800", {"path": "\udcff", "count": 10**400})
+def test_whatever_is_logged_it_is_one_line_of_json_without_control_characters(message: str, extra: Any) -> None:
+    text = lines("json", lambda log: log.info("%s", message, extra=extra))
+    assert text.endswith("\n")
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text[:-1])
+    assert isinstance(json.loads(text), dict)
+
+
+@given(st.text(), st.text())
+@example("a\n12:00:00 INFO     forged", "\x1b]0;title\x07\u2028")
+def test_in_plain_lines_a_client_cannot_forge_a_line_or_command_the_terminal(message: str, path: str) -> None:
+    text = lines("plain", lambda log: log.info("%s", message, extra={"path": path}))
+    (line,) = text.split("\n")[:-1]
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
+    assert "\u2028" not in line
+
+
+def test_what_an_exception_says_cannot_pass_for_a_line_of_its_own() -> None:
+    def log(log: logging.Logger) -> None:
+        try:
+            fail(ValueError("x\n12:00:00 INFO     forged\r\x1b[2K"))
+        except ValueError:
+            log.exception("trouble")
+
+    first, *rest = lines("plain", log).splitlines()
+    assert first.endswith("trouble")
+    assert rest
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+
+
+def test_a_line_that_cannot_be_made_says_so_without_what_it_was_about(capsys: pytest.CaptureFixture[str]) -> None:
+    found = record(lambda log: log.info("%d and more", "sk_live_abcdefghijkl"))
+    assert (found["message"], found["template"]) == ("a log line could not be made", "%d and more")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stream_that_is_gone_disturbs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", stream)
+    stream.close()
+    logging.getLogger("x").info("hello")
+    logging.getLogger("x").info("%d", "not a number")
+    assert capsys.readouterr().err == ""
+
+
+# --- Never a secret
+
+
+def after(*beginnings: str) -> st.SearchStrategy[tuple[str, str]]:
+    """A secret that follows one of these, and the part of it that nobody may see: all of it."""
+    return st.tuples(st.sampled_from(beginnings), SAFE).map(lambda parts: ("".join(parts), parts[1]))
+
+
+def api_key(seed: bytes) -> tuple[str, str]:
+    secret = new_api_key("live", lambda length: (seed * 9)[:length])
+    return secret, secret[12:]
+
+
+def token(seed: bytes) -> tuple[str, str]:
+    signer = TokenSigner((seed,), "issuer", "audience")
+    text = signer.sign("access", user_id="usr_1", family_id="fam_1", token_id="tok_1", issued_at=0)
+    return text, text.rpartition(".")[2]
+
+
+secrets: dict[str, st.SearchStrategy[tuple[str, str]]] = {
+    "an API key": st.binary(min_size=64, max_size=64).map(api_key),
+    "a JSON Web Token": st.binary(min_size=32, max_size=32).map(token),
+    "a credential": after("Bearer ", "bearer  ", "Authorization: ", "authorization', b'", '"AUTHORIZATION": "Basic '),
+    "a password in a URL": after("postgresql://user:", "valkey://:").map(lambda two: (f"{two[0]}@host/0", two[1])),
+    "a named secret": after("password=", '"password": "', "jwt_secret: ", "refresh_token=", "passwd='"),
+    "a password's hash": after("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$"),
+}
+"""Kinds of secrets, each with its hidden part."""
+
+
+def channels(secret: str) -> dict[str, Any]:
+    """Every way by which a text can come into a log."""
+
+    def raising(log: logging.Logger) -> None:
+        try:
+            fail(RuntimeError(f"could not use {secret} today"), KeyError(secret))
+        except RuntimeError:
+            log.exception("trouble")
+
+    return {
+        "message": lambda log: log.info("got " + secret + " from a client"),  # noqa: G003 - as somebody might
+        "argument": lambda log: log.info("got %s", secret),
+        "arguments shown": lambda log: log.info("got %r", {"headers": [(b"x", secret.encode()), secret]}),
+        "extra": lambda log: log.info("got", extra={"path": f"/x/{secret}"}),
+        "extra with parts": lambda log: log.info("got", extra={"headers": [("x", [secret])], "raw": secret.encode()}),
+        "access": lambda log: logs.access(log, path=f"/v1/{secret}", client_request_id=secret),
+        "exception": raising,
+        "stack": lambda log: log.info("got", stack_info=True, extra={"why": RuntimeError(secret)}),
+        "uvicorn": lambda _: logging.getLogger("uvicorn.error").info("%s", secret),
+        "template that fails": lambda log: log.info(f"{secret} %d", "x"),  # noqa: G004 - as somebody might
+        "uncaught": lambda _: sys.excepthook(ValueError, ValueError(secret), None),
+    }
+
+
+@pytest.mark.parametrize("log_format", ["json", "plain"])
+@pytest.mark.parametrize("channel", channels(""))
+@pytest.mark.parametrize("kind", secrets)
+@given(data=st.data())
+def test_no_secret_stands_in_a_log_by_whatever_way_it_comes(
+    kind: str, channel: str, log_format: Format, data: st.DataObject
+) -> None:
+    secret, hidden = data.draw(secrets[kind])
+    text = lines(log_format, channels(secret)[channel])
+    assert text.count("\n") >= 1
+    assert hidden not in text, text
+    assert "***" in text
+
+
+@pytest.mark.parametrize("name", ["password", "Authorization", "jwt_secret", "refresh_token"])
+@pytest.mark.parametrize("log_format", ["json", "plain"])
+def test_a_field_that_is_called_a_secret_is_one(name: str, log_format: Format) -> None:
+    assert "hunter2" not in lines(log_format, lambda log: log.info("got", extra={name: "hunter2"}))
+
+
+@given(NOISE, st.sampled_from(sorted(secrets)), NOISE, st.data())
+def test_a_text_that_changes_is_one_that_was_looked_at_closely(
+    before: str, kind: str, after: str, data: st.DataObject
+) -> None:
+    text = f"{before} {data.draw(secrets[kind])} {after}"
+    assert suspicious(text)
+    assert redact(text) != text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /v1/courses?search=web 200",
+        "key sk_live_ab12",
+        "http://127.0.0.1:8000/docs",
+        "mail someone@example.com about http://a:80/x",
+        "the secretary passed the tokens on",
+        "postgresql://user@host/name",
+    ],
+)
+def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_what_tells_keys_apart_and_who_connects_stays_readable() -> None:
+    assert redact("sk_live_ab12CDEFGHIJ failed") == "sk_live_ab12*** failed"
+    assert redact("postgresql://ann:hunter2@db/x") == "postgresql://ann:***@db/x"
