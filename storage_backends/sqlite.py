@@ -18,10 +18,10 @@ import aiosqlite
 
 from learnflow_core.ports import Storage
 from storage_backends.driver import Row, UnusableDatabaseError, Value
-from storage_backends.migrate import known, upgrade
 from storage_backends.repository import RepositoryStorage
 from storage_backends.sqlite_driver import SQLiteDriver
 from storage_backends.sqlite_transaction import bound
+from storage_backends.upgrade import known, upgrade
 
 READERS: Final = 2
 """How many reads run at once: a slow one leaves room for others, and Python's own lock has no use for many."""
@@ -130,7 +130,7 @@ async def _write_ahead(connection: aiosqlite.Connection) -> None:
 
 
 class _Session:
-    """`storage_backends.migrate.Session` on SQLite."""
+    """`storage_backends.upgrade.Session` on SQLite."""
 
     dialect = "sqlite"
 
@@ -160,7 +160,10 @@ class _Session:
 
 
 def _statements(ddl: str) -> Iterator[str]:
-    """The statements of a file, without its comments; the library's own way to run a script commits before it."""
+    """The statements of a file, each ending with its line, without comments.
+
+    The library has a way to run a script whole, but commits before it.
+    """
     statement = ""
     for line in ddl.splitlines(keepends=True):
         statement += "" if line.lstrip().startswith("--") else line

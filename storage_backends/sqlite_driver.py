@@ -11,6 +11,8 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final, TypeVar
@@ -102,12 +104,11 @@ class _Reader:
     def _run(self, job: Job[Any]) -> Outcome:
         try:
             self._connection.execute("BEGIN")
-            try:
-                return _attempt(self._connection, job, self._deadline)
-            finally:
-                self._connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
+            outcome = _attempt(self._connection, job, self._deadline)
+            _roll_back(self._connection)
+        except Exception as error:  # noqa: BLE001 - a thread that ends would answer nobody any more
             return _failed(job, error)
+        return outcome
 
 
 class _Writer:
@@ -133,13 +134,14 @@ class _Writer:
             self._begin()
             outcomes = [self._run(job) for job in self._batch(first, taken)]
             self._connection.execute("COMMIT")
-        except (sqlite3.Error, _UndoneError) as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            return [_failed(job, error) for job in taken or self._batch(first, taken)]
+        except Exception as error:  # noqa: BLE001 - a thread that ends would answer nobody any more
+            with suppress(sqlite3.Error):
+                _roll_back(self._connection)
+            return [_failed(job, error) for job in taken or [first, *self._waiting()]]
         return outcomes
 
     def _begin(self) -> None:
+        _roll_back(self._connection)  # a transaction that could not even be undone, if there is one
         give_up_at = self._clock() + PATIENCE_S
         while True:
             try:
@@ -154,18 +156,19 @@ class _Writer:
     def _batch(self, first: Job[Any], taken: list[Job[Any]]) -> Iterator[Job[Any]]:
         """The jobs of one transaction: those that wait, and those that come while it runs, within bounds."""
         full_at = self._clock() + BATCH_S
-        job: Job[Any] | None = first
-        while job is not None:
+        for job in chain([first], self._waiting()):
             taken.append(job)
             if not job.abandoned:
                 yield job
             if len(taken) >= BATCH_JOBS or self._clock() > full_at:
                 return
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                return
-        self._ending = True
+
+    def _waiting(self) -> Iterator[Job[Any]]:
+        """The jobs that have come until they are asked for, one after the other."""
+        with suppress(Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                yield job
+            self._ending = True
 
     def _run(self, job: Job[Any]) -> Outcome:
         self._connection.execute("SAVEPOINT job")
@@ -185,6 +188,11 @@ class _Writer:
 
 class _UndoneError(Exception):
     """SQLite rolled the whole transaction back by itself, as it does when the disk is full or fails."""
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _attempt(connection: sqlite3.Connection, job: Job[Any], deadline: Deadline | None = None) -> Outcome:
