@@ -27,6 +27,9 @@ FRESH_FOR: Instant = SECOND // 2
 """How long what was looked up about a credential is believed."""
 
 ACCESS_LIFETIME: Instant = 3_600 * SECOND
+SKEW: Instant = 60 * SECOND
+"""How far the clocks of the machines that sign and verify may be apart."""
+
 REMEMBERED = 10_000
 """How many credentials each table remembers; beyond that the one remembered longest goes first."""
 
@@ -93,13 +96,15 @@ class TokenSigner:
         return claims
 
     def read_any(self, token: str, now: Instant) -> Claims | None:
-        """The claims of a token of any use, if it is ours and not expired."""
+        """The claims of a token of any use, if it is ours, not expired, and does not come from the future."""
         claims = self._verified.get(token)
         if claims is None:
             claims = self._verify(token)
             if claims is not None:
                 self._verified.put(token, claims)
-        return claims if claims is not None and now < claims.expires_at else None
+        if claims is None or not 0 < claims.expires_at - now <= LIFETIMES[claims.use] + SKEW:
+            return None
+        return claims
 
     def _verify(self, token: str) -> Claims | None:
         payload = self._payload(token)
