@@ -249,14 +249,14 @@ async def answer(
 
 
 async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
-    """The reply to a refusal. Before its caller is known, a request is charged to its address: a refused credential to
-    the quota of those, anything else as a request without one."""
+    """The reply to a refusal. One that came before the limit is charged here, or refused for it: a bad credential to
+    the quota of those, anything else to the caller, who is the address where nobody else is known."""
     if exchange.decision is None and is_api(exchange.path):
         if STATUS[error.code] == 401:
             exchange.decision = await services.limiter.hit(exchange.failed_key, FAILED_CREDENTIALS)
         else:
-            exchange.decision = await services.limiter.hit(exchange.address_key, ANONYMOUS)
-        if STATUS[error.code] == 401 and not exchange.decision.allowed:
+            exchange.decision = await _take(services, exchange, cost=1)
+        if not exchange.decision.allowed:
             error = LearnFlowError(Code.RATE_LIMIT_EXCEEDED)
     return _error_reply(services, exchange, error)
 

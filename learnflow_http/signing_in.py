@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta
 
 from learnflow_core.access import FAILED_CREDENTIALS, Actor, actor_for, permit
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.fields import IdText
+from learnflow_core.fields import IdText, PlainText
 from learnflow_core.model import SECOND, Account, Mode, RefreshToken, TokenFamily, User
 from learnflow_core.ports import Context, Transaction
 from learnflow_core.usecases import tokens
@@ -26,7 +26,7 @@ class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Email and password of a user (with the account where the email alone is ambiguous); or, with an API key as the
     credential of the request, the user for whom tokens are wanted. `mode` says which of a company's people sign in."""
 
-    email: Annotated[str, Meta(max_length=254)] | None = None
+    email: Annotated[PlainText, Meta(max_length=254)] | None = None
     password: Annotated[str, Meta(max_length=1_024)] | None = None
     account: IdText | None = None
     mode: Mode = "live"
@@ -48,12 +48,16 @@ class Revocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def by_password_or_key(services: Services, exchange: Exchange, body: SignIn) -> Actor:
     """The actor who asks for tokens: a key that minds its users, or the user whose password this is.
 
-    A password is counted as failed before it is looked at, and given back when it was right: many guesses at the same
-    time are as few as one after the other. Raises `invalid_credentials` whatever was wrong about the pair.
+    A credential of the request goes before the body, and must be a key's: a token begins no other session, because that
+    would outlive it. A password is counted as failed before it is looked at, and given back when it was right: many
+    guesses at the same time are as few as one after the other. Raises `invalid_credentials` whatever was wrong about
+    the pair.
     """
     credential = exchange.credential()
     if credential is not None:
-        return await services.authenticator.actor(credential, exchange.now)
+        exchange.actor = await services.authenticator.actor(credential, exchange.now)
+        permit(exchange.actor, "tokens:write", frozenset())
+        return exchange.actor
     if body.user_id is not None:
         raise LearnFlowError(Code.MISSING_TOKEN, "Minting tokens for a user needs an API key.")
     if body.email is None or body.password is None:
@@ -86,12 +90,11 @@ async def by_nobody(_services: Services, _exchange: Exchange, _body: msgspec.Str
 async def create_token(services: Services, call: Call) -> wire.TokenPair:
     """Begin a session and answer its first tokens."""
     actor: Actor = call.actor
-    if actor.key_id is None and call.body.email is not None:
+    if actor.key_id is None:
         family = await services.storage.write(lambda tx: _open(tx, actor, call.ctx))
+    elif call.body.user_id is None:
+        raise LearnFlowError(Code.MISSING_PARAMETER, "user_id is needed.", param="user_id")
     else:
-        permit(actor, "tokens:write", frozenset())
-        if call.body.user_id is None:
-            raise LearnFlowError(Code.MISSING_PARAMETER, "user_id is needed.", param="user_id")
         family = await services.storage.write(lambda tx: tokens.mint(tx, actor, call.body.user_id, call.ctx))
     return wire.TokenPair(
         access_token=_access_token(services, family.user_id, family.id, call.ctx),
