@@ -14,7 +14,6 @@ import click
 import msgspec
 
 from learnflow_core.access import EVERY_SCOPE, Actor, quotas
-from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import Email, IdText, Title
 from learnflow_core.model import Account, Instant, Mode
 from learnflow_core.pagination import MAX_LIMIT, Cursor, Slice, cursor_meta
@@ -165,6 +164,11 @@ async def everything(list_part: Callable[[Paging], Awaitable[Slice[T]]]) -> list
     return found
 
 
+def printable(text: str) -> str:
+    """The text in one line, without anything that would command a terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def print_json(data: object) -> None:
     """Print data as indented JSON on standard output."""
     click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2))
@@ -184,16 +188,11 @@ def print_list(items: Sequence[msgspec.Struct], columns: Iterable[str], *, as_js
 
 def print_made(resource: Any, sentence: str, *, as_json: bool) -> None:
     """Print a resource that was made or changed: as JSON, else its id, with a sentence on standard error."""
-    click.echo(sentence, err=True)
+    click.echo(printable(sentence), err=True)
     if as_json:
         print_json(resource)
     else:
         click.echo(resource.id)
-
-
-def not_found(what: str, code: Code) -> LearnFlowError:
-    """The refusal for something that is not there."""
-    return LearnFlowError(code, f"There is no {what}.")
 
 
 def _setting_option(name: str) -> Callable[[Command], Command]:
@@ -218,6 +217,4 @@ def _commands(command: click.Command) -> Iterable[list[str]]:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return str(value)
+    return printable(" ".join(value) if isinstance(value, tuple) else str(value))

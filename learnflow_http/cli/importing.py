@@ -25,6 +25,7 @@ from learnflow_http.cli.common import (
     json_option,
     option,
     print_json,
+    printable,
     run,
     with_database,
 )
@@ -119,9 +120,9 @@ def import_command(  # noqa: PLR0913 - an argument for each option
             table = read_table(file, text, columns.recognised)
             chosen = columns.choose(table.columns, _parsed(mapping))
         except TableError as error:
-            raise click.ClickException(f"{file}: {error}") from error
+            raise click.ClickException(printable(f"{file}: {error}")) from error
         except columns.MappingError as error:
-            raise click.UsageError(f"--map: {error}") from error
+            raise click.UsageError(printable(f"--map: {error}")) from error
         _tell_columns(table.columns, chosen)
         report_file = stack.enter_context(report.open("w", encoding="utf-8")) if report else None
         source = _Source(table, chosen, currency, language, report_file)
@@ -180,11 +181,11 @@ class _Source:
         self._tell(line, f"skipped: {reason}")
 
     def _tell(self, line: int, what: str) -> None:
-        shown = what if what.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in what)
+        sentence = printable(f"line {line}: {what}")
         if self._report is not None:
-            self._report.write(f"line {line}: {shown}\n")
+            self._report.write(f"{sentence}\n")
         else:
-            click.echo(f"{_CLEAR_LINE if sys.stderr.isatty() else ''}line {line}: {shown}", err=True)
+            click.echo(f"{_CLEAR_LINE if sys.stderr.isatty() else ''}{sentence}", err=True)
 
 
 async def _import(
@@ -219,8 +220,8 @@ def _parsed(mapping: str | None) -> dict[str, str]:
 def _tell_columns(names: Any, chosen: dict[str, str]) -> None:
     taken = ", ".join(f"{fact}={column}" for fact, column in chosen.items())
     ignored = ", ".join(name for name in names if name and name not in chosen.values())
-    click.echo(f"Columns: {taken}", err=True)
-    click.echo(f"Ignored: {ignored or 'none'}", err=True)
+    click.echo(printable(f"Columns: {taken}"), err=True)
+    click.echo(printable(f"Ignored: {ignored or 'none'}"), err=True)
 
 
 def _tell_summary(summary: ImportSummary) -> None:

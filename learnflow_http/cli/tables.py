@@ -20,6 +20,7 @@ MAX_ROW: Final = 1 << 20
 
 DELIMITERS: Final = ",;\t|"
 
+_IN_WORDS: Final = {"unexpected end of data": "opens a quote that is never closed"}
 _PEEKED: Final = 100  # JSON objects whose keys are the table's columns
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -155,7 +156,7 @@ def _csv_rows(lines: _Lines, delimiter: str, columns: Sequence[str]) -> Iterator
             return
         except csv.Error as error:
             lines.take_back()
-            yield BadRow(number, str(error))
+            yield BadRow(number, _IN_WORDS.get(str(error), str(error)))
             continue
         while len(cells) > len(columns) and not cells[-1]:
             cells.pop()
