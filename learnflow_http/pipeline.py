@@ -86,9 +86,9 @@ async def _actor(services: Services, exchange: Exchange) -> Actor | None:
 
 
 async def _limit(services: Services, exchange: Exchange, cost: int) -> Decision:
-    """Take what the request costs from the caller's quotas, or refuse it."""
+    """Take what the request costs from the caller's quotas, or refuse it; what costs nothing is never refused."""
     exchange.decision = await _take(services, exchange, cost)
-    if not exchange.decision.allowed:
+    if cost and not exchange.decision.allowed:
         raise LearnFlowError(Code.RATE_LIMIT_EXCEEDED)
     return exchange.decision
 
@@ -207,13 +207,14 @@ def _marked(reply: Reply, *, replayed: bool) -> Reply:
 
 
 async def unrouted(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
-    """The reply where there is no such address or method: it costs its caller a request, if there is one left."""
+    """The reply where there is no such address or method: it costs its caller a request, if there is one left, and
+    OPTIONS nothing."""
     if is_api(exchange.path):
         try:
             exchange.actor = await _actor(services, exchange)
         except LearnFlowError:
             exchange.actor = None  # the address is told first; a bad credential does not change that
-        exchange.decision = await _take(services, exchange, cost=1)
+        exchange.decision = await _take(services, exchange, cost=0 if exchange.method == "OPTIONS" else 1)
     return _error_reply(services, exchange, error)
 
 
@@ -232,7 +233,7 @@ async def answer(
     except Exception:
         logger.exception("internal error", extra={"request_id": exchange.request_id})
         reply = _error_reply(services, exchange, LearnFlowError(Code.INTERNAL_ERROR))
-    reply.headers.extend(await _common_headers(services, exchange, limited=limited))
+    reply.headers.extend(await _common_headers(services, exchange, reply.status, limited=limited))
     await exchange.send(send, reply)
     logs.access(
         logger,
@@ -275,7 +276,9 @@ def _error_reply(services: Services, exchange: Exchange, error: LearnFlowError) 
     return _marked(Reply(status, body, headers), replayed=isinstance(error, idempotency.ReplayedError))
 
 
-async def _common_headers(services: Services, exchange: Exchange, *, limited: bool) -> list[tuple[bytes, bytes]]:
+async def _common_headers(
+    services: Services, exchange: Exchange, status: int, *, limited: bool
+) -> list[tuple[bytes, bytes]]:
     """What every reply carries: its request id, for whom it is, who may read it, and the caller's rate limit."""
     origins = services.settings.cors_origins
     headers = [
@@ -288,10 +291,15 @@ async def _common_headers(services: Services, exchange: Exchange, *, limited: bo
         decision = exchange.decision
         if decision is None:
             decision = await services.limiter.peek(exchange.address_key, ANONYMOUS)
-        headers.extend(_rate_limit_headers(decision, exchange.now_ns))
+        headers.extend(_rate_limit_headers(decision, services.clock_ns(), status))
     return headers
 
 
-def _rate_limit_headers(decision: Decision, now_ns: int) -> list[tuple[bytes, bytes]]:
+def _rate_limit_headers(decision: Decision, now_ns: int, status: int) -> list[tuple[bytes, bytes]]:
+    """The caller's rate limit; when to come back is told to those who are refused for it, and to no one else."""
     told = limiter.headers(decision, now_ns)
-    return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told]
+    return [
+        (name.lower().encode("ascii"), value.encode("ascii"))
+        for name, value in told
+        if status == 429 or name != "Retry-After"
+    ]
