@@ -19,7 +19,7 @@ from learnflow_core import ids
 BASE_62 = string.digits + string.ascii_letters
 MODES: list[Literal["live", "test"]] = ["live", "test"]
 
-anything = st.text(st.characters())  # lone surrogates too
+anything = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates too
 prefixes = st.sampled_from(sorted(ids.PREFIXES))
 
 
@@ -124,6 +124,16 @@ def test_a_key_with_one_wrong_character_is_none(key: str, data: st.DataObject) -
 def test_a_key_with_something_before_or_after_it_is_none(key: str, more: str) -> None:
     assert ids.api_key_mode(key + more) is None
     assert ids.api_key_mode(more + key) is None
+
+
+@pytest.mark.parametrize("length", [0, 29, 31])
+def test_a_key_of_another_length_is_none_even_with_a_right_checksum(length: int) -> None:
+    body = "sk_live_" + "0" * length
+    assert ids.api_key_mode(body + ids._checksum(body)) is None
+
+
+def test_a_key_that_was_given_out_once_stays_well_formed() -> None:
+    assert ids.api_key_mode("sk_test_" + "0123456789abcdefghijKLMNOPQRST" + "0yagwH") == "test"
 
 
 @given(api_keys)

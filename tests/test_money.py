@@ -17,6 +17,7 @@ from learnflow_core.money import CURRENCIES, MAX_AMOUNT_MINOR, Money, format_amo
 currencies = st.sampled_from(sorted(CURRENCIES)) | st.sampled_from(["JPY", "USD", "KWD", "CLF"])
 amounts = st.integers(0, MAX_AMOUNT_MINOR)
 
+anything = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates too
 digits = st.text("0123456789", min_size=1, max_size=20)
 whole_parts = st.just("0") | st.builds(str.__add__, st.sampled_from("123456789"), st.text("0123456789", max_size=20))
 fractions = st.just("") | st.builds(".{}".format, digits)
@@ -126,6 +127,8 @@ def test_amounts_are_written_with_all_decimals_of_their_currency(minor: int, cur
         ("1e11", "at most"),
         ("1E+999999", "at most"),
         ("1e" + "9" * 100_000, "at most"),
+        ("1e4200", "at most"),
+        ("9" * 5_000, "at most"),
         ("9" * 100_000, "at most"),
     ],
 )
@@ -162,13 +165,13 @@ def test_what_is_no_json_number_is_no_amount(text: str) -> None:
     assert refusal(text, "USD").param == "price.amount"
 
 
-@given(st.text(st.characters()) | st.builds("{}{}{}".format, whole_parts, fractions, exponents), currencies)
+@given(anything | st.builds("{}{}{}".format, whole_parts, fractions, exponents), currencies)
 def test_no_text_makes_anything_but_an_amount_or_a_refusal(text: str, currency: str) -> None:
     with contextlib.suppress(LearnFlowError):
         assert 0 <= parse_amount(text, currency) <= MAX_AMOUNT_MINOR
 
 
-@given(st.text(st.characters()).filter(lambda code: code not in CURRENCIES))
+@given(anything.filter(lambda code: code not in CURRENCIES))
 @example("usd")
 @example("USD ")
 @example("XXX")
@@ -186,16 +189,13 @@ def test_a_negative_amount_or_unknown_currency_is_never_written() -> None:
         format_amount(1, "usd")
 
 
-@given(amounts, currencies, amounts, currencies)
-def test_the_sort_key_orders_by_face_value_and_fits_64_bits(
-    minor: int, currency: str, other_minor: int, other_currency: str
+@given(amounts, currencies)
+@example(MAX_AMOUNT_MINOR, "JPY")
+def test_the_sort_key_is_the_face_value_in_one_unit_for_all_currencies_and_fits_64_bits(
+    minor: int, currency: str
 ) -> None:
-    def face(amount_minor: int, code: str) -> Fraction:
-        return Fraction(amount_minor, 10 ** CURRENCIES[code])
-
-    key, other_key = sort_key(Money(minor, currency)), sort_key(Money(other_minor, other_currency))
-    assert (key < other_key) == (face(minor, currency) < face(other_minor, other_currency))
-    assert (key == other_key) == (face(minor, currency) == face(other_minor, other_currency))
+    key = sort_key(Money(minor, currency))
+    assert Fraction(key, 10**4) == Fraction(minor, 10 ** CURRENCIES[currency])
     assert 0 <= key < 2**63
 
 
