@@ -17,7 +17,7 @@ from learnflow_core.money import CURRENCIES, MAX_AMOUNT_MINOR, Money, format_amo
 currencies = st.sampled_from(sorted(CURRENCIES)) | st.sampled_from(["JPY", "USD", "KWD", "CLF"])
 amounts = st.integers(0, MAX_AMOUNT_MINOR)
 
-anything = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates too
+anything = st.text() | st.text("\ud800\udfff\0 aé.")  # lone surrogates too
 digits = st.text("0123456789", min_size=1, max_size=20)
 whole_parts = st.just("0") | st.builds(str.__add__, st.sampled_from("123456789"), st.text("0123456789", max_size=20))
 fractions = st.just("") | st.builds(".{}".format, digits)

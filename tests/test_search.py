@@ -29,7 +29,7 @@ from learnflow_core.search import (
     words,
 )
 
-anything = st.text(st.characters() | st.characters(categories=["Cs"]))  # lone surrogates too
+anything = st.text() | st.text("\ud800\udfff\0 aé.")  # lone surrogates too
 # Text in which the punctuation that words may hold stands where it hurts.
 scraps = st.sampled_from(
     [*"abCé39.+#-'’=@~&|!*:(\"\\ß字ガ🚀हिİı", "ASP.NET", "C++", "c#", "3.8", "l'art", "\u0301", "\u200d", "­"]
