@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from learnflow_core.money import Money, format_amount, parse_amount
+from learnflow_core.search import MAX_SLUG_LENGTH, SLUG_PATTERN
 
 _BLANK = r"\s\u0000-\u001f\u0085\ufeff"
 _VISIBLE = rf"^[^\u0000]*[^{_BLANK}][^\u0000]*$(?!\n)"
@@ -22,7 +23,7 @@ _NO_NUL = r"^[^\u0000]*$(?!\n)"
 Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=_VISIBLE)]
 PlainText = Annotated[str, Meta(pattern=_NO_NUL)]
 LongText = Annotated[str, Meta(max_length=20_000, pattern=_NO_NUL)]
-CategorySlug = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$(?!\n)")]
+CategorySlug = Annotated[str, Meta(min_length=1, max_length=MAX_SLUG_LENGTH, pattern=SLUG_PATTERN)]
 Language = Annotated[str, Meta(max_length=35, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$(?!\n)")]
 """A BCP 47 tag, by its form (RFC 5646)."""
 ExternalId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\u0000-\u001f]+$(?!\n)")]

@@ -252,6 +252,7 @@ def _ref(name: str) -> dict[str, str]:
 _DESCRIPTION = """Courses, users, enrolments that charge money, and certificates.
 
 Authenticate with `Authorization: Bearer <credential>`: a secret API key, or an access token of a user. Lists are
-`{data, meta}`, by `page` and `limit` or by `cursor` and `limit`. Every error has the same envelope and a stable `code`.
-Every reply carries the rate limit of the caller; past it, a 429 says in `Retry-After` when the next request passes.
+`{data, meta}`, by `page` and `limit` or by `cursor` and `limit`. Every error has the same envelope and a stable
+`code`, [each explained](/docs/errors). Every reply carries the rate limit of the caller; past it, a 429 says in
+`Retry-After` when the next request passes.
 """
