@@ -55,7 +55,7 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         body, raw = await _body(operation, exchange)
     pairs = exchange.query()
     params, query = parse_query(pairs, operation.query)
-    filters = {name: value for name, value in params.items() if name not in ("page", "limit", "cursor")}
+    filters = _filters(operation, exchange.path, params)
     call = Call(
         actor=exchange.actor,
         path=exchange.scope["path_params"],
@@ -107,6 +107,12 @@ async def _body(operation: Operation, exchange: Exchange) -> tuple[Any, bytes]:
     check_media_type(exchange.header(b"content-type"))
     raw = await exchange.body()
     return parse_body(raw, operation.body), raw
+
+
+def _filters(operation: Operation, path: str, params: dict[str, str]) -> dict[str, str]:
+    """What a cursor is bound to: the list at this address, under the parameters that it knows."""
+    known = operation.query.__struct_fields__ if operation.query else ()
+    return {"": path} | {name: params[name] for name in known if name in params}
 
 
 async def _run(
