@@ -394,9 +394,9 @@ class TestCursors:
         self, shelf: tuple[World, str], path: str
     ) -> None:
         world, key = shelf
-        user = await world.user(await world.account(), "ada@acme.test")
-        path = path.format(id=user.id)
-        key = key if path.endswith("s") and user.id not in path else await world.token(user)
+        if "{id}" in path:
+            user = await world.user(await world.account(), "ada@acme.test")
+            path, key = path.format(id=user.id), await world.token(user)
         big = 2**63 - 1
         for position in (
             (),
@@ -425,7 +425,7 @@ class TestCursors:
 
     async def test_a_forged_cursor_with_the_right_shape_is_only_a_position(self, shelf: tuple[World, str]) -> None:
         world, _ = shelf
-        reply = await world.ask("GET", f"/v1/courses?cursor={cursor_of((0, 0, 'crs_z'), '/v1/courses')}")
+        reply = await world.ask("GET", f"/v1/courses?cursor={cursor_of((0, 1, ''), '/v1/courses')}")
         assert (reply.status_code, len(reply.json()["data"])) == (200, 4)
 
 
