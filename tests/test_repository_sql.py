@@ -175,6 +175,21 @@ async def test_every_order_says_its_direction_or_has_no_nulls_to_place(asked: se
             assert not columns & nullable
 
 
+async def test_a_search_looks_up_what_it_finds_instead_of_testing_every_course() -> None:
+    storage = await open_storage("sqlite://")
+    plans: list[str] = []
+
+    async def plan(tx: SQLiteTransaction) -> None:
+        for conditions in ("status = $1", "status = $1 AND category = $1", "status = $1 AND level = $1"):
+            found = tx.matches.format("$2")
+            sql = f"EXPLAIN QUERY PLAN SELECT n FROM courses WHERE {conditions} AND {found}"  # noqa: S608 - a test's own
+            plans.append(str(await tx.rows(sql, "published", '"python"')))
+
+    await storage._driver.read(plan)  # type: ignore[attr-defined]
+    await storage.close()
+    assert all("courses USING INTEGER PRIMARY KEY" in found for found in plans)
+
+
 async def test_no_column_of_returning_has_an_alias(asked: set[str]) -> None:
     assert {sql for sql in asked if re.search(r"RETURNING [^$]*\.", sql)} == set()
 

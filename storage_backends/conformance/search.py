@@ -16,7 +16,7 @@ from learnflow_core.model import Course, CourseSummary, Level
 from learnflow_core.money import sort_key
 from learnflow_core.pagination import Page
 from learnflow_core.ports import CourseQuery, CourseSort, Storage
-from learnflow_core.search import course_tokens, matches, parse_search, title_matches
+from learnflow_core.search import MAX_SEARCH_WORDS, SearchQuery, course_tokens, matches, title_matches, words
 from storage_backends.conformance.base import Suite
 from storage_backends.conformance.samples import account, course, keep
 
@@ -116,7 +116,8 @@ def _tokens(one: Course) -> str:
 
 
 def _queries(text: str, owner: str) -> Iterator[CourseQuery]:
-    search = parse_search(" ".join(text.split()[:12])[:256])
+    *whole, last = words(text)[:MAX_SEARCH_WORDS] or [""]
+    search = SearchQuery(tuple(dict.fromkeys(whole)), last) if last else None
     sorts: tuple[CourseSort, ...] = ("relevance", "popular")
     levels: tuple[Level | None, ...] = (None, "all")
     if search is not None:
