@@ -7,6 +7,7 @@ the operation looks at any data: 403. *Does this thing exist for this caller?* i
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 import msgspec
 
@@ -54,6 +55,7 @@ FAILED_CREDENTIALS: tuple[Quota, ...] = (Quota.per_minute(30, name="failed-crede
 """What one address may get wrong: every refused credential takes one."""
 
 
+@lru_cache(maxsize=1_024)
 def quotas(plan: Plan, per_minute: int | None = None) -> tuple[Quota, ...]:
     """The limiter's quotas of a plan, the minute's replaced by `per_minute` where an account has its own.
 
