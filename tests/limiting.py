@@ -25,14 +25,15 @@ class Clock:
         return self.now
 
 
-def quota_named(name: str) -> st.SearchStrategy[Quota]:
+def quota_named(name: str, period_ns: int | None = None) -> st.SearchStrategy[Quota]:
     """Quotas small enough to run dry in a test; most periods are no multiple of their limit, as in real plans."""
+    lengths = st.integers(12, 200) | st.sampled_from([60 * SECOND, 86_400 * SECOND])
     return st.integers(1, 12).flatmap(
         lambda limit: st.builds(
             Quota,
             st.just(name),
             st.just(limit),
-            st.integers(limit, 200) | st.sampled_from([60 * 10**9, 86_400 * 10**9]),
+            st.just(period_ns) if period_ns else lengths,
             st.none() | st.integers(1, limit),
         )
     )

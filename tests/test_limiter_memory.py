@@ -16,7 +16,7 @@ from tests.limiting import (
     levels,
     new_limiter,
     plans,
-    quotas,
+    quota_named,
     requests,
     within_the_promise,
 )
@@ -152,7 +152,7 @@ def test_a_clock_that_steps_back_never_grants_and_locks_no_one_out_longer_than_o
             assert all(now[0] <= then[0] and now[1] >= then[1] for now, then in zip(after, before, strict=True))
         decision = limiter.hit("key", plan)
         for quota, state in zip(plan, decision.states, strict=True):
-            assert state.reset_after_ns <= quota.capacity_ns
+            assert state.reset_after_ns <= quota.longest_ns
         if not decision.allowed:
             clock.now += decision.retry_after_ns
             assert limiter.hit("key", plan).allowed
@@ -170,8 +170,12 @@ def test_what_a_peek_tells_after_the_clock_stepped_back_is_true() -> None:
     assert limiter.hit("key", plan).allowed
 
 
-@given(st.lists(st.tuples(quotas, st.integers(0, 400), st.integers(1, 3)), min_size=1, max_size=30))
-def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_than_its_own_filling(
+@given(
+    st.integers(12, 200).flatmap(
+        lambda period_ns: st.lists(st.tuples(quota_named("q", period_ns), st.integers(0, 400), st.integers(1, 3)))
+    )
+)
+def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_than_one_filling(
     changes: list[tuple[Quota, int, int]],
 ) -> None:
     clock = Clock()
@@ -181,15 +185,49 @@ def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_t
         for _ in range(hits):
             clock.now += wait
             decision = limiter.hit("key", (quota,))
-            [state] = decision.states
-            assert 0 <= state.reset_after_ns <= quota.capacity_ns
-            if decision.allowed:
-                passed.append((clock.now, 1))
-            else:
-                clock.now += decision.retry_after_ns
+            assert 0 <= decision.reset_after_ns <= quota.longest_ns
+            if not decision.allowed:
+                clock.now += decision.retry_after_ns - 1
+                assert not limiter.hit("key", (quota,)).allowed
+                clock.now += 1
                 assert limiter.hit("key", (quota,)).allowed
-                passed.append((clock.now, 1))
+            passed.append((clock.now, 1))
         assert within_the_promise(quota, passed)
+
+
+@given(
+    st.tuples(quota_named("q", 120), quota_named("q", 120)),
+    st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=60),
+)
+def test_of_two_plans_in_use_at_once_under_one_name_neither_lets_the_other_pass_more(
+    plans_in_use: tuple[Quota, Quota], asked: list[tuple[int, bool]]
+) -> None:
+    clock = Clock()
+    limiter = new_limiter(clock)
+    passed: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    for wait, which in asked:
+        clock.now += wait
+        if limiter.hit("key", (plans_in_use[which],)).allowed:
+            passed[which].append((clock.now, 1))
+    for which, times in passed.items():
+        assert within_the_promise(plans_in_use[which], times)
+
+
+def test_a_smaller_burst_on_the_same_bucket_leaves_the_rest_to_others() -> None:
+    limiter = new_limiter(Clock())
+    everyone, background = (Quota.per_minute(300),), (Quota.per_minute(300, burst=100),)
+    assert limiter.hit("key", everyone, 250).allowed
+    refused = limiter.hit("key", background)
+    assert (refused.allowed, refused.remaining, refused.retry_after_ns) == (False, 0, 151 * SECOND // 5)
+    assert limiter.hit("key", everyone, 50).allowed
+
+
+def test_another_period_under_the_same_name_is_another_bucket() -> None:
+    limiter = new_limiter(Clock())
+    day, minute = Quota.per_day(10, name="plan"), Quota.per_minute(10, name="plan")
+    limiter.hit("key", (day,), 10)
+    assert limiter.hit("key", (minute,), 10).allowed
+    assert not limiter.hit("key", (day,)).allowed
 
 
 def test_a_plan_that_grows_keeps_the_share_that_was_left() -> None:

@@ -50,13 +50,14 @@ def test_nonsense_is_a_clear_error_and_takes_nothing(
 
 def test_a_name_used_twice_in_one_call_is_an_error_where_it_is_seen_and_never_grants_more() -> None:
     limiter = new_limiter(Clock())
-    twice = (Quota.per_minute(10, name="same"), Quota.per_hour(10, name="same"))
-    for call in (limiter.hit, limiter.peek):
-        with pytest.raises(ValueError, match="quotas: each needs a name of its own"):
-            call("key", twice)
-    limiter.hit("key", twice[:1])
-    assert limiter.hit("key", twice).allowed
-    assert limiter.peek("key", twice[:1]).remaining == 0
+    quota = Quota.per_minute(10)
+    for other in (Quota.per_minute(5), Quota.per_hour(10, name="minute")):
+        for call in (limiter.hit, limiter.peek):
+            with pytest.raises(ValueError, match="quotas: each needs a name of its own"):
+                call("key", (quota, other))
+    limiter.hit("key", (quota,))
+    assert limiter.hit("key", (quota, quota)).allowed
+    assert limiter.peek("key", (quota,)).remaining == 7
 
 
 @pytest.mark.parametrize("clock", [time.monotonic, lambda: True, lambda: None])

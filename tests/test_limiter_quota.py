@@ -28,7 +28,7 @@ def test_the_interval_errs_on_the_strict_side_by_less_than_a_nanosecond(limit: i
         limit, period_ns = period_ns, limit
     quota = Quota("q", limit, period_ns)
     assert period_ns <= quota.interval_ns * limit < period_ns + limit
-    assert quota.capacity_ns == quota.interval_ns * limit
+    assert quota.capacity_ns == quota.longest_ns == quota.interval_ns * limit
 
 
 @given(limits, periods)
@@ -57,6 +57,7 @@ def test_burst_is_apart_from_the_rate() -> None:
     assert (smooth.limit, smooth.burst, smooth.name) == (300, 10, "smooth")
     assert smooth.interval_ns == Quota.per_minute(300).interval_ns
     assert smooth.capacity_ns == 10 * smooth.interval_ns
+    assert smooth.longest_ns == 300 * smooth.interval_ns
 
 
 @pytest.mark.parametrize("field", ["limit", "period_ns", "burst"])

@@ -125,16 +125,17 @@ def test_a_reset_fills_the_buckets_and_ends_refunds_of_what_came_before() -> Non
     assert not limiter.hit("key", MINUTE_AND_DAY).allowed
 
 
-def test_a_change_to_a_shorter_period_ends_refunds_of_what_came_before() -> None:
-    clock = Clock()
+def test_a_clock_found_to_have_stepped_back_ends_refunds_of_what_came_before() -> None:
+    clock = Clock(10**15)
     limiter = new_limiter(clock)
-    decision = limiter.hit("key", (Quota.per_day(100, name="plan"),), 100)
-    shorter = (Quota.per_minute(100, name="plan"),)
-    assert not limiter.hit("key", shorter).allowed
-    clock.now += 60 * SECOND
-    limiter.hit("key", shorter, 100)
+    plan = (Quota.per_minute(60),)
+    decision = limiter.hit("key", plan, 60)
+    clock.now -= 3_600 * SECOND
+    assert not limiter.hit("key", plan).allowed
+    clock.now += 3_600 * SECOND
+    limiter.hit("key", plan, 60)
     assert not limiter.refund(decision)
-    assert not limiter.hit("key", shorter).allowed
+    assert not limiter.hit("key", plan).allowed
 
 
 def test_a_reset_of_a_key_that_was_never_seen_keeps_nothing() -> None:

@@ -107,7 +107,7 @@ def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> No
     limiter.hit("late", plan, 60)
     clock.now += 2 * SECOND
     assert limiter.hit("late", plan).remaining == 1
-    assert list(limiter._tables["minute"]) == ["late"]
+    assert list(limiter._tables[plan[0].bucket]) == ["late"]
     assert limiter.hit("late", plan).remaining == 0
     assert not limiter.hit("late", plan).allowed
 
@@ -167,10 +167,15 @@ def test_asking_and_being_refused_keep_nothing() -> None:
 
 def test_which_keys_share_a_bucket_differs_from_limiter_to_limiter_even_where_hashing_is_fixed() -> None:
     program = """
-from learnflow_core.limiter import MemoryLimiter
-def sharing():
-    limiter = MemoryLimiter(overflow_buckets=2)
-    return [limiter._find(str(number), "q")[1] for number in range(64)]
-assert sharing() != sharing()
+from learnflow_core.limiter import MemoryLimiter, Quota
+plan = (Quota.per_day(2),)
+def sharing_with_the_first():
+    limiter = MemoryLimiter(max_buckets=1, overflow_buckets=2)
+    limiter.hit("own", plan)
+    limiter.hit("first", plan)
+    return [limiter.peek(str(number), plan).remaining for number in range(64)]
+one, another = sharing_with_the_first(), sharing_with_the_first()
+assert set(one) == set(another) == {1, 2}
+assert one != another and one != [3 - left for left in another]
 """
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONHASHSEED": "0"}, cwd=ROOT)

@@ -14,21 +14,29 @@ from __future__ import annotations
 
 def take(full_at: int, now: int, debt: int, capacity: int) -> int | None:
     """The bucket after `debt` was taken at `now`, or None when it holds less than that; then it stays as it is."""
-    after = (full_at if full_at > now else now) + debt  # noqa: FURB136 - max() would double the price of this function
+    after = (full_at if full_at > now else now) + debt  # noqa: FURB136 - max() would double the price
     return after if after - now <= capacity else None
 
 
-def settled(full_at: int, now: int, capacity: int) -> int:
-    """The same bucket, brought to where a bucket of this capacity can be at `now`: between full and empty.
+def settled(full_at: int, now: int, longest: int) -> int:
+    """The same bucket, brought to where it can be at `now`: full, or owing at most `longest`.
 
-    One that owes more than it can hold has seen its clock step back, or a plan with a longer period. It counts as
-    empty from now on: that grants nothing, and no one waits longer than one filling.
+    One that owes more has seen its clock step back. It owes `longest` from now on: that grants nothing, and no one
+    waits longer than one filling.
     """
-    return min(max(full_at, now), now + capacity)
+    if full_at < now:
+        return now
+    latest = now + longest
+    return full_at if full_at < latest else latest  # noqa: FURB136 - as in take()
 
 
 def tokens(owed: int, interval: int, capacity: int) -> tuple[int, int]:
-    """How many whole tokens a settled bucket holds, and how long until it holds (or could have held) one more."""
+    """How many whole tokens a settled bucket has, and how long until it has (or could have had) one more.
+
+    None as long as it owes more than the capacity, as it can after a change to a plan with a smaller one.
+    """
+    if owed > capacity:
+        return 0, owed - capacity + interval
     whole, part = divmod(capacity - owed, interval)
     return whole, interval - part
 

@@ -54,7 +54,7 @@ class Decision:
 
     `quotas`, `cost` and `allowed` are what was asked and answered. `now_ns` is the instant of the answer by the
     limiter's clock, and `full_at_ns` has, for each quota, the instant at which it is full again: never earlier than
-    `now_ns`, nor later by more than the quota's capacity. `key` and `receipt` are the limiter's: whose tokens were
+    `now_ns`, nor later by more than `longest_ns`. `key` and `receipt` are the limiter's: whose tokens were
     taken, and the proof that a refund asks for.
     """
 

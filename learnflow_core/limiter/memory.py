@@ -17,22 +17,21 @@ if TYPE_CHECKING:
 
     from learnflow_core.limiter.quota import Quota
 
-    _Place = tuple[dict[str, int], str]
-    """A bucket: the table it is in, and its key there."""
+_NOTHING: dict[str, int] = {}
 
 
 class MemoryLimiter:
     """Token buckets in a table of this process; every method answers at once, from any thread.
 
-    Decisions are exact under threads: one lock is held while a decision is made (so do not decide in a signal
-    handler). A process that forks hands its child a copy of what was taken so far; from then on they count apart.
+    Decisions are exact under threads: one lock is held while a decision is made (so do not decide in a signal handler
+    or a finalizer). A process that forks hands its child a copy of what was taken; from then on they count apart.
 
     At most `max_buckets` buckets are kept, and one that is full again is forgotten: two are looked at for each new
     one, so that no call waits for a sweep. While as many as that owe, unknown keys share `overflow_buckets` more for
-    each quota name, by a hash that nobody outside the process can foresee. Those that share may be refused for what
-    others took, and `overflow_hits` counts their decisions; a bucket that owes is never forgotten, and a key that
-    gets a bucket of its own takes the shared debt along. Keys are kept as they come: where strangers choose them,
-    bound their length.
+    each name and period of a quota, by a hash that nobody outside the process can foresee. Those that share may be
+    refused for what others took, and `overflow_hits` counts their decisions; a bucket that owes is never forgotten,
+    and a key that gets a bucket of its own takes the shared debt along. Keys are kept as they come: where strangers
+    choose them, bound their length.
 
     `clock` gives whole nanoseconds and should not step. Where it steps back, nothing is granted, and no one waits
     longer than a quota takes to fill; where it steps ahead, at most one filling is granted.
@@ -79,7 +78,7 @@ class MemoryLimiter:
             now = self._clock()
             try:
                 for quota in quotas:
-                    table = tables[quota.name]
+                    table = tables[quota.bucket]
                     full_at = take(table[key], now, cost * quota.interval_ns, quota.capacity_ns)
                     if full_at is None:
                         break
@@ -88,21 +87,30 @@ class MemoryLimiter:
                 else:
                     return Decision(key, quotas, cost, now, taken, True, self._receipt)
             except KeyError:
-                pass  # a bucket that is not known yet
-            for quota, full_at in zip(quotas, taken, strict=False):
-                tables[quota.name][key] = full_at - cost * quota.interval_ns
-            return self._hit_at_length(key, quotas, cost, now)
+                self._put_back(key, quotas, cost, taken)
+                return self._hit_unknown(key, quotas, cost, now)
+            self._put_back(key, quotas, cost, taken)
+            return self._refuse(key, quotas, cost, now)
 
-    def _hit_at_length(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
-        """Decide where the short way does not do: for a bucket that is not known yet, and for a refusal."""
+    def _put_back(self, key: str, quotas: Sequence[Quota], cost: int, taken: list[int]) -> None:
+        for quota, full_at in zip(quotas, taken, strict=False):
+            self._tables[quota.bucket][key] = full_at - cost * quota.interval_ns
+
+    def _refuse(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
+        for quota in quotas:
+            if cost > quota.burst:
+                raise _never(quota)
+        return Decision(key, quotas, cost, now, [self._level(key, quota, now) for quota in quotas], False)
+
+    def _hit_unknown(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
+        """Decide for a key that has not a bucket of its own for every quota."""
         _check(key, quotas, cost)
-        places = [self._find(key, quota.name) for quota in quotas]
-        before = [self._settle(place, quota, now) for place, quota in zip(places, quotas, strict=True)]
-        after = _take_all(before, quotas, cost, now)
+        levels = [self._level(key, quota, now) for quota in quotas]
+        after = _take_all(levels, quotas, cost, now)
         if after is None:
-            self.overflow_hits += any(table is self._shared and bucket in table for table, bucket in places)
-            return Decision(key, quotas, cost, now, before, False)
-        shared = [self._store(key, quota.name, full_at, now) for quota, full_at in zip(quotas, after, strict=True)]
+            self.overflow_hits += any(self._shares(key, quota.bucket) for quota in quotas)
+            return Decision(key, quotas, cost, now, levels, False)
+        shared = [self._store(key, quota.bucket, full_at, now) for quota, full_at in zip(quotas, after, strict=True)]
         self.overflow_hits += any(shared)
         return Decision(key, quotas, cost, now, after, True, self._receipt)
 
@@ -111,16 +119,16 @@ class MemoryLimiter:
         _check(key, quotas, cost)
         with self._lock:
             now = self._clock()
-            states = [self._settle(self._find(key, quota.name), quota, now) for quota in quotas]
-        return Decision(key, quotas, cost, now, states, _take_all(states, quotas, cost, now) is not None)
+            levels = [self._level(key, quota, now) for quota in quotas]
+        return Decision(key, quotas, cost, now, levels, _take_all(levels, quotas, cost, now) is not None)
 
     def refund(self, decision: Decision) -> Refund:
         """Give back what an allowed decision of this limiter took, once; whether it was still to be given back.
 
         Returned is what time has not paid back by itself: at once all of it, and nothing once the decision is older
         than `cost` intervals. So refunds never let more pass than the quotas promise. What was taken from a shared
-        bucket stays taken. A reset, or a change to a shorter period, of any key ends the refunds of decisions made
-        before: their tokens may have been given back by it.
+        bucket stays taken. A reset of any key, and a clock found to have stepped back, end the refunds of decisions
+        made before: their tokens may have come back by that.
         """
         with self._lock:
             if decision.receipt is not self._receipt:
@@ -128,7 +136,7 @@ class MemoryLimiter:
             decision.receipt = None
             now = self._clock()
             for quota in decision.quotas:
-                table = self._tables.get(quota.name, {})
+                table = self._tables.get(quota.bucket, _NOTHING)
                 if decision.key in table:
                     debt = decision.cost * quota.interval_ns
                     table[decision.key] = given_back(table[decision.key], now, debt, decision.now_ns)
@@ -140,50 +148,54 @@ class MemoryLimiter:
             self._receipt = object()
             now = self._clock()
             for quota in quotas:
-                table = self._tables.get(quota.name, {})
+                table = self._tables.get(quota.bucket, _NOTHING)
                 if key in table:
                     table[key] = now
 
-    def _find(self, key: str, name: str) -> _Place:
-        """Where the key's debt stands: in its own bucket, or else in the shared one, which need not exist yet."""
-        table = self._tables.get(name)
-        if table is not None and key in table:
-            return table, key
-        # Python's own hash of a str is keyed unless PYTHONHASHSEED is set; the secret in front keys it even then.
-        return self._shared, f"{name}\0{hash(self._secret + key) % self._overflow_buckets}"
-
-    def _store(self, key: str, name: str, full_at: int, now: int) -> bool:
-        """Keep what the key's bucket is after a taking, in a bucket of its own if there is room; whether in none."""
-        table, bucket = self._find(key, name)
-        if table is self._shared:
-            self._forget_some(now)
-            if len(self) - len(self._shared) < self._max_buckets:
-                table, bucket = self._tables.setdefault(name, {}), key
-            if bucket not in table:
-                # The turn first: a copy that a fork takes in between has a turn too many, which comes to nothing.
-                self._turn_tables.append(table)
-                self._turn_keys.append(bucket)
-        table[bucket] = full_at
-        return table is self._shared
-
-    def _settle(self, place: _Place, quota: Quota, now: int) -> int:
-        table, bucket = place
-        full_at = table.get(bucket, now)
-        level = settled(full_at, now, quota.capacity_ns)
+    def _level(self, key: str, quota: Quota, now: int) -> int:
+        """The key's bucket: its own, or the shared one that stands for it as long as it has none, or a full one."""
+        table = self._tables.get(quota.bucket, _NOTHING)
+        if key not in table:
+            if not self._shared:
+                return now
+            table, key = self._shared, self._slot(key, quota.bucket)
+        full_at = table.get(key, now)
+        level = settled(full_at, now, quota.longest_ns)
         if level < full_at:
-            table[bucket] = level
+            table[key] = level
             self._receipt = object()
         return level
 
+    def _shares(self, key: str, bucket: str) -> bool:
+        return key not in self._tables.get(bucket, _NOTHING) and self._slot(key, bucket) in self._shared
+
+    def _slot(self, key: str, bucket: str) -> str:
+        # Python's own hash of a str is keyed unless PYTHONHASHSEED is set; the secret in front keys it even then.
+        return f"{bucket}\0{hash(self._secret + key) % self._overflow_buckets}"
+
+    def _store(self, key: str, bucket: str, full_at: int, now: int) -> bool:
+        """Keep what a taking left, in the key's own bucket or, without room for one, in the shared one: true if so."""
+        table = self._tables.setdefault(bucket, {})
+        if key not in table:
+            self._forget_some(now)
+            if len(self._turn_keys) - len(self._shared) >= self._max_buckets:
+                table, key = self._shared, self._slot(key, bucket)
+            if key not in table:
+                # The turn first: a copy that a fork takes in between has a turn too many, which comes to nothing.
+                self._turn_tables.append(table)
+                self._turn_keys.append(key)
+        table[key] = full_at
+        return table is self._shared
+
     def _forget_some(self, now: int) -> None:
         """Look at the two buckets whose turn it is, and forget those that are full again."""
-        for _ in range(min(2, len(self))):
-            table, bucket = self._turn_tables.popleft(), self._turn_keys.popleft()
-            if table.get(bucket, now) > now:
+        for _ in range(min(2, len(self._turn_keys))):
+            table, key = self._turn_tables.popleft(), self._turn_keys.popleft()
+            if table.get(key, now) > now:
                 self._turn_tables.append(table)
-                self._turn_keys.append(bucket)
+                self._turn_keys.append(key)
             else:
-                table.pop(bucket, None)
+                table.pop(key, None)
 
 
 def _take_all(levels: list[int], quotas: Sequence[Quota], cost: int, now: int) -> list[int] | None:
@@ -207,7 +219,11 @@ def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
         raise ValueError("quotas: each needs a name of its own")
     for quota in quotas:
         if cost > quota.burst:
-            raise ValueError(f"cost: {quota!r} never holds as much, so waiting cannot help")
+            raise _never(quota)
+
+
+def _never(quota: Quota) -> ValueError:
+    return ValueError(f"cost: {quota!r} never holds as much, so waiting cannot help")
 
 
 _limiters: WeakSet[MemoryLimiter] = WeakSet()

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class Limiter(Protocol):
     """Decisions that can be awaited: the one interface to a limiter in memory and to one behind a network.
 
-    A decision takes from every quota or from none. Quotas of one call have different names; a bucket belongs to
-    the key and the quota's name. `hit` and `peek` raise TypeError or ValueError for nonsense: a cost
-    that is not a positive int, a cost above a quota's `burst` (waiting cannot help), a name used twice. A limiter in
-    memory answers with the `Decision` itself, which a caller in a hurry, or without an event loop, uses as it is.
+    A decision takes from every quota or from none. Quotas of one call have different names. `hit` and `peek` raise
+    TypeError or ValueError for nonsense: a cost that is not a positive int, a cost above a quota's `burst` (waiting
+    cannot help), a name used twice. A limiter in memory answers with the `Decision` itself, which a caller in a hurry,
+    or without an event loop, uses as it is.
     """
 
     def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:

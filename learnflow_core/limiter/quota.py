@@ -16,27 +16,42 @@ MAX_PERIOD_NS = 3_653 * 86_400 * SECOND_NS
 class Quota:
     """A token bucket's terms: at most `burst` tokens at once, refilled at `limit` tokens in each `period_ns`.
 
-    `name` tells a caller's quotas apart: a bucket belongs to a key and a name. It appears in HTTP fields, so it is
-    1 to 64 printable ASCII characters without quote and backslash. `burst` is at most `limit`, and `limit` unless
-    given; a smaller one makes the plan smoother. In any span of length t at most `burst + t * limit / period_ns`
-    tokens are taken.
+    `name` tells a caller's quotas apart. It appears in HTTP fields, so it is 1 to 64 printable ASCII characters
+    without quote and backslash. `burst` is at most `limit`, and `limit` unless given; a smaller one makes the plan
+    smoother. In any span of length t at most `burst + t * limit / period_ns` tokens are taken.
+
+    A bucket belongs to a key, a name and a period: `bucket` has the latter two. Plans of one name and period, that of
+    a caller who changed it or two that are in use at once, look at the same bucket, each with its own limit and burst.
 
     `interval_ns` is what one token is worth in time, rounded up to the nanosecond, so that the promise errs on the
-    strict side only; `capacity_ns` is what a full bucket is worth. `policy` is the quota as a member of the HTTP field
+    strict side only; `capacity_ns` is what `burst` tokens are worth, and `longest_ns` what `limit` tokens are: the
+    period or, by the rounding, up to `limit` ns more. `policy` is the quota as a member of the HTTP field
     RateLimit-Policy, built once because every reply carries it.
 
     Immutable, equal by value. Raises TypeError for a value of the wrong type (a bool is not a number here), and
     ValueError for one that makes no sense.
     """
 
-    __slots__ = ("burst", "capacity_ns", "interval_ns", "limit", "name", "period_ns", "policy")
+    __slots__ = (
+        "bucket",
+        "burst",
+        "capacity_ns",
+        "interval_ns",
+        "limit",
+        "longest_ns",
+        "name",
+        "period_ns",
+        "policy",
+    )
 
     name: str
     limit: int
     period_ns: int
     burst: int
+    bucket: str
     interval_ns: int
     capacity_ns: int
+    longest_ns: int
     policy: str
 
     def __init__(self, name: str, limit: int, period_ns: int, burst: int | None = None) -> None:
@@ -54,8 +69,10 @@ class Quota:
             ("limit", limit),
             ("period_ns", period_ns),
             ("burst", burst),
+            ("bucket", f"{name}\0{period_ns}"),
             ("interval_ns", interval_ns),
             ("capacity_ns", burst * interval_ns),
+            ("longest_ns", limit * interval_ns),
             ("policy", f'"{name}";q={limit}{window}'),
         ):
             object.__setattr__(self, field, value)

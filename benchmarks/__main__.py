@@ -1,0 +1,30 @@
+"""`python -m benchmarks` lists the benchmarks; `python -m benchmarks NAME …` runs one, `-h` tells its options."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = {
+    "limiter": "decisions of the limiter beside their floors, bytes a key, and the time to import it",
+    "http": "the courses list and the enrolment beside the floor of the same server",
+}
+"""The module `benchmarks.<name>` has `run(argv) -> int`, and is loaded only when it is asked for."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark named first, with the arguments behind it; without a name, list them all."""
+    if not argv:
+        for name, measures in BENCHMARKS.items():
+            print(f"python -m benchmarks {name:<8}  {measures}")
+        return 0
+    name, *arguments = argv
+    if name not in BENCHMARKS:
+        print(f"benchmarks: there is no {name!r}, only {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    status: int = import_module(f"benchmarks.{name}").run(arguments)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
