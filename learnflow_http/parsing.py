@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 from msgspec.structs import FieldInfo
@@ -18,9 +18,9 @@ def check_media_type(content_type: str | None) -> None:
     """Refuse a body that says it is something else than JSON in UTF-8 (`unsupported_media_type`)."""
     if content_type is None:
         return
-    media_type, _, parameters = content_type.partition(";")
-    charset = parameters.partition("charset=")[2].strip(' "').lower()
-    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = {parameter.partition("=")[2].strip('"') for parameter in parameters if parameter.startswith("charset=")}
+    if media_type != "application/json" or not charsets <= {"utf-8", "utf8"}:
         raise LearnFlowError(Code.UNSUPPORTED_MEDIA_TYPE)
 
 
@@ -86,11 +86,11 @@ def _explain(value: Any, struct: _BodyType, path: str) -> None:
 
 
 def _check_field(value: Any, field_type: Any, param: str) -> None:
-    for struct in _structs_in(field_type):
-        if isinstance(value, list):
+    for struct, is_item in _structs_in(field_type):
+        if is_item and isinstance(value, list):
             for index, item in enumerate(value):
                 _explain(item, struct, f"{param}.{index}.")
-        elif value is not None:
+        elif not is_item and value is not None:
             _explain(value, struct, f"{param}.")
     try:
         msgspec.json.decode(msgspec.json.encode(value), type=field_type)
@@ -98,8 +98,9 @@ def _check_field(value: Any, field_type: Any, param: str) -> None:
         raise LearnFlowError(Code.INVALID_PARAMETER, f"{param}: {error}.", param=param) from error
 
 
-def _structs_in(field_type: Any) -> list[_BodyType]:
-    """The Structs that a field's type is made of, through unions, sequences and annotations."""
+def _structs_in(field_type: Any) -> list[tuple[_BodyType, bool]]:
+    """The Structs that a field's type is made of, through unions and annotations, and whether each is a list's item."""
     if isinstance(field_type, type) and issubclass(field_type, msgspec.Struct):
-        return [field_type]
-    return [struct for part in get_args(field_type) for struct in _structs_in(part)]
+        return [(field_type, False)]
+    is_list = get_origin(field_type) is tuple
+    return [(struct, is_list or is_item) for part in get_args(field_type) for struct, is_item in _structs_in(part)]
