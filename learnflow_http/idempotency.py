@@ -159,8 +159,14 @@ async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None
 
 
 def _canonical(body: bytes) -> bytes:
-    """A JSON text in one form: keys sorted, whole numbers without a fraction."""
-    return msgspec.json.encode(_NUMBERS.decode(body), order="sorted") if body else b""
+    """A JSON text in one form: keys sorted, whole numbers without a fraction, nothing as the object without fields.
+
+    One with a number that is beyond all measure stays as it is: it is about to be refused.
+    """
+    try:
+        return msgspec.json.encode(_NUMBERS.decode(body or b"{}"), order="sorted")
+    except (msgspec.DecodeError, OverflowError, RecursionError):
+        return body
 
 
 def _number(text: str) -> int | float:
