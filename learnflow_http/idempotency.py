@@ -25,6 +25,9 @@ POLL_S = 0.05
 CLAIM_LIFETIME: Instant = 60 * SECOND
 """How long a claim is believed: after that, whoever made it has crashed."""
 
+CORRECTABLE = frozenset({Code.INVALID_PARAMETER, Code.MISSING_PARAMETER, Code.IDEMPOTENCY_KEY_REUSED})
+"""Refusals that say how the request is to be written, whoever found it: the corrected one may come under the key."""
+
 RUNNING = 0
 """The status of a claim: the first request is still being worked on."""
 
@@ -146,7 +149,7 @@ async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None
         "details": refusal.details,
     }
     reply = key.reply(STATUS[refusal.code], msgspec.json.encode(error))
-    is_kept = reply.status in (400, 403, 404) and refusal.code is not Code.IDEMPOTENCY_KEY_REUSED
+    is_kept = reply.status in (400, 403, 404) and refusal.code not in CORRECTABLE
 
     async def work(tx: Transaction) -> None:
         there = await tx.replies.get(key.scope, key.key)
