@@ -94,8 +94,8 @@ class Cycle(RequestResponseCycle):
         self._chunked = self._left is None and not self._no_body and self.scope["http_version"] == "1.1"
         if self._chunked:
             headers.append((b"transfer-encoding", b"chunked"))
-        if b"connection" in fields:
-            self.keep_alive = self.keep_alive and b"close" not in fields[b"connection"].lower()
+        if fields.get(b"connection", b"").lower() == b"close":
+            self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
         self._head = b"%b%b\r\n\r\n" % (STATUS_LINE[status], _encode(headers))

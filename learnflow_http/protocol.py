@@ -71,7 +71,6 @@ class EdgeProtocol(HttpToolsProtocol):
         self._reading = _BETWEEN
         self._framing: Fields = []
         self._upgrading = False
-        self._no_more_requests = False
         self._dropping = False  # what still arrives is not read as HTTP any more
         self._last_words: bytes | None = None  # to be said when the replies under way are out
         self._half_closed = False
@@ -96,7 +95,6 @@ class EdgeProtocol(HttpToolsProtocol):
             self._turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.pipeline.clear()
         if self._entered:
             self.edge.leave(self.client_ip)
         else:
@@ -111,7 +109,6 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._reading != _BETWEEN and not self._dropping:
             self._end(Code.INVALID_REQUEST, "The request ended before it was complete.")
         elif self._active is not None:
-            self._no_more_requests = True
             self._last_words = self._last_words or b""
         return self._active is not None
 
@@ -138,8 +135,6 @@ class EdgeProtocol(HttpToolsProtocol):
     # What the parser reads
 
     def on_message_begin(self) -> None:
-        if self._no_more_requests:
-            raise BadRequestError("No request is read behind one that closes the connection.")
         self.url = b""
         self.headers = []
         self._framing = []
@@ -211,7 +206,6 @@ class EdgeProtocol(HttpToolsProtocol):
         cycle.message_event.set()
         self._reading = _BETWEEN
         self._received = -self._arriving
-        self._no_more_requests = self._no_more_requests or not cycle.keep_alive
         self._deadline = inf if self._active else self.loop.time() + self._limits.idle_s
 
     # Requests and replies
@@ -289,9 +283,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _reject(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__
-        if self._no_more_requests and self._reading == _BETWEEN:
-            self._drop(self._arriving)
-        elif isinstance(cause, BadRequestError):
+        if isinstance(cause, BadRequestError):
             self._end(Code.INVALID_REQUEST, str(cause))
         elif cause is not None:
             log.error("a request could not be read", exc_info=cause)
@@ -409,7 +401,6 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._active is None:
             self.transport.close()
             return
-        self._no_more_requests = True
         self.cycle.keep_alive = False
         if self._reading == _BODY and not self._dropping:
             self._deadline = min(self._deadline, self.loop.time() + _STOP_BODY_S)

@@ -21,6 +21,8 @@ from learnflow_http.server import Server, listen
 MIB = 1024 * 1024
 HELLO = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 LIMITS = Limits(stop_s=2)
+GONE = threading.Event()
+"""Set when `/watch` was told that its client has gone."""
 
 
 Endpoint = Callable[[Any, Any, Any], Awaitable[None]]
@@ -110,7 +112,17 @@ async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
     return
 
 
-async def wrong_length(_scope: Any, _receive: Any, send: Any) -> None:
+async def crash_at_the_end(_scope: Any, _receive: Any, send: Any) -> None:
+    await answer(send, {})
+    raise LookupError("a defect")
+
+
+async def too_short(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+    await send({"type": "http.response.body", "body": b"three"})
+
+
+async def too_long(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"three"})
 
@@ -122,8 +134,20 @@ async def split_reply(_scope: Any, _receive: Any, send: Any) -> None:
 
 async def large(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % (16 * MIB))]})
-    for part in range(16):
-        await send({"type": "http.response.body", "body": bytes(MIB), "more_body": part < 15})
+    await send({"type": "http.response.body", "body": bytes(16 * MIB)})
+
+
+async def chatty(_scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+    await send({"type": "http.response.body", "body": b"began", "more_body": True})
+    if await read_all(receive) is not None:
+        await send({"type": "http.response.body", "body": b"ended"})
+
+
+async def watch(_scope: Any, receive: Any, _send: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    GONE.set()
 
 
 async def chunks(_scope: Any, _receive: Any, send: Any) -> None:
@@ -140,8 +164,10 @@ async def not_modified(_scope: Any, _receive: Any, send: Any) -> None:
 
 PATHS: dict[str, Endpoint] = {
     "/" + each.__name__.replace("_", "-"): each
-    for each in (echo, too_large, slow, forever, lazy, crash, crash_behind_the_head, crash_within_the_body, nothing,
-                 wrong_length, split_reply, large, chunks, not_modified)
+    for each in (
+        echo, too_large, slow, forever, lazy, nothing, too_short, too_long, split_reply, large, chatty, watch, chunks,
+        crash, crash_behind_the_head, crash_within_the_body, crash_at_the_end, not_modified,
+    )
 }  # fmt: skip
 
 
@@ -301,3 +327,36 @@ def opened(server: Running, count: int, first: bytes = b"", source: str = "127.0
         for client in clients:
             client.sendall(first)
         yield clients
+
+
+class Recorded(asyncio.Transport):
+    """A transport that keeps what is written, so that a connection can be played through without a socket."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)})
+        self.written = b""
+        self.closed = False
+        self.aborted = False
+        self.unsent = 0
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.closed = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...

@@ -17,6 +17,7 @@ from tests.edge import (
     CHUNKED,
     HELLO,
     LIMITS,
+    Recorded,
     Running,
     app,
     assert_refused,
@@ -179,31 +180,6 @@ def test_the_white_space_around_a_value_is_no_part_of_it(server: Running) -> Non
     assert ["x", "a b"] in reply.json["headers"]
 
 
-class Recorded(asyncio.Transport):
-    """A transport that keeps what is written, so that a connection can be played through without a socket."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)})
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes) -> None:  # type: ignore[override]
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.closed = True
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
 def play(parts: list[bytes]) -> tuple[bytes, bool]:
     """What a connection answers to these arrivals, and whether it closes, in a loop and with a server of its own."""
 
@@ -218,8 +194,9 @@ def play(parts: list[bytes]) -> tuple[bytes, bool]:
                 await asyncio.sleep(0)
         for _ in range(20 * len(parts)):
             await asyncio.sleep(0)
+        closed = transport.closed
         protocol.connection_lost(None)
-        return transport.written, transport.closed
+        return transport.written, closed
 
     return asyncio.run(run())
 
@@ -235,6 +212,14 @@ STREAMS += [
     post(b"Content-Length: 3", body=b"abc") + HELLO,
     post(CHUNKED, body=b"3\r\nabc\r\n0\r\n\r\n") * 2,
 ]
+
+
+@pytest.mark.parametrize("fields", [[], [b"Connection: Upgrade", b"Upgrade: h2c"]])
+def test_a_head_below_32_kib_may_come_in_two_packets(fields: list[bytes]) -> None:
+    stream = head(*fields, *[b"X: " + b"x" * 1000] * 30)
+    written, closed = play([stream[:30_000], stream[30_000:]])
+    assert written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert not closed
 
 
 @given(st.sampled_from(STREAMS), st.lists(st.integers(0, 4_999), max_size=8))

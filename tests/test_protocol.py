@@ -7,16 +7,22 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from learnflow_http.exchange import MAX_DROPPED
-from learnflow_http.protocol import MAX_PIPELINED
+from learnflow_http.protocol import MAX_PIPELINED, EdgeProtocol
+from learnflow_http.server import Server
 from tests.edge import (
     CHUNKED,
+    GONE,
     HELLO,
+    LIMITS,
     MIB,
+    Recorded,
     Running,
+    app,
     assert_refused,
     edge,
     head,
@@ -65,6 +71,34 @@ def test_pipelined_requests_are_answered_in_order_and_a_bad_one_after_them(serve
     assert slow.json == {"slow": True}
     assert (a.json["path"], b.json["path"]) == ("/a", "/b")
     assert_refused(bad)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("bad", [b"\0", post(CHUNKED, body=b"x")])
+def test_a_fault_behind_requests_in_flight_waits_for_its_turn_and_is_told_once(
+    bad: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with impatient(connections=1) as server, server.connect() as client:
+        client.sendall(head(start=b"GET /slow HTTP/1.1") + bad)
+        time.sleep(0.02)
+        client.sendall(b"\0")
+        client.shutdown(socket.SHUT_WR)
+        slow, refused = replies(read_to_end(client))
+        assert slow.json == {"slow": True}
+        assert_refused(refused)
+        time.sleep(0.02)
+        still_serves(server)  # nothing is left of the connection, although its client holds on to it
+    assert [record.message.split(" (")[0] for record in caplog.records].count("127.0.0.1 answered with") <= 1
+    assert caplog.text.count("invalid_request") == 1
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_half_head_behind_a_large_body_is_not_too_large(server: Running) -> None:
+    with server.connect() as client:
+        client.sendall(post(b"Content-Length: 60000", body=bytes(60_000)) + HELLO[:9])
+        assert read_reply(client).json["read"] == 60_000
+        client.sendall(HELLO[9:])
+        assert read_reply(client).status == 200
 
 
 @pytest.mark.usefixtures("quiet")
@@ -124,6 +158,34 @@ def test_a_final_answer_in_place_of_100_continue_ends_the_connection(server: Run
 
 
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("path", [b"/slow", b"/echo", b"/forever"])
+def test_a_fault_in_a_body_is_answered_at_once_and_by_nobody_else(server: Running, path: bytes) -> None:
+    [reply] = replies(talk(server, post(CHUNKED, body=b"x", path=path)))
+    assert_refused(reply)
+    time.sleep(0.15)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_fault_in_a_body_that_is_being_answered_cuts_the_answer_short(server: Running) -> None:
+    with server.connect() as client:
+        client.sendall(post(CHUNKED, b"Expect: 100-continue", path=b"/chatty"))
+        raw = client.recv(1 << 16)
+        client.sendall(b"x")
+        raw += read_to_end(client)
+    assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert raw.endswith(b"\r\n\r\nbegan")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_fault_in_a_body_that_was_answered_is_not_answered_again(server: Running) -> None:
+    with server.connect() as client:
+        client.sendall(post(CHUNKED, path=b"/too-large"))
+        assert read_reply(client).status == 413
+        client.sendall(b"x")
+        assert client.recv(1) == b""
+
+
+@pytest.mark.usefixtures("quiet")
 def test_a_client_sees_the_413_although_it_goes_on_sending(server: Running) -> None:
     size = 3 * MIB
     with server.connect() as client:
@@ -141,7 +203,8 @@ def test_a_body_that_nobody_reads_is_dropped_up_to_4_mib_and_then_closed(server:
     sent = 0
     with server.connect() as client:
         client.sendall(post(framing, path=b"/too-large"))
-        assert read_reply(client).status == 413
+        reply = read_reply(client)
+        assert (reply.status, reply.headers.get("connection")) == (413, None if framing == CHUNKED else "close")
         with suppress(OSError):
             for _ in range(1024):
                 client.sendall(part)
@@ -194,7 +257,17 @@ def test_a_client_that_vanishes_leaves_no_trace(server: Running, sent: bytes) ->
     still_serves(server)
 
 
-FAILURES = ["crash", "crash-behind-the-head", "nothing", "wrong-length", "split-reply"]
+@pytest.mark.usefixtures("quiet")
+def test_the_application_is_told_that_its_client_has_gone(server: Running) -> None:
+    GONE.clear()
+    with server.connect() as client:
+        client.sendall(head(start=b"GET /watch HTTP/1.1") + HELLO)
+        time.sleep(0.02)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert GONE.wait(1)
+
+
+FAILURES = ["crash", "crash-behind-the-head", "nothing", "too-short", "too-long", "split-reply"]
 
 
 @pytest.mark.parametrize("path", FAILURES)
@@ -204,6 +277,13 @@ def test_an_application_that_fails_is_answered_for(
     [reply] = replies(talk(server, head(start=b"GET /%s HTTP/1.1" % path.encode())))
     assert_refused(reply, 500, "internal_error")
     assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == ["ERROR"]
+
+
+def test_a_defect_behind_a_reply_spares_the_connection(server: Running) -> None:
+    with server.connect() as client:
+        for path in (b"/crash-at-the-end", b"/hello"):
+            client.sendall(head(start=b"GET %s HTTP/1.1" % path))
+            assert read_reply(client).status == 200
 
 
 def test_a_reply_that_breaks_off_is_seen_to_be_incomplete(server: Running) -> None:
@@ -295,6 +375,19 @@ def test_half_a_request_behind_another_closes_only_when_that_is_answered() -> No
         assert reply.json == {"slow": True}
 
 
+async def test_a_closing_connection_waits_for_its_client_as_long_as_that_takes_something() -> None:
+    server = Server(app, edge(replace(LIMITS, reply_s=30)))
+    transport = Recorded()
+    protocol = EdgeProtocol(server._config, server._state, {}, server._edge)
+    protocol.connection_made(transport)
+    protocol.data_received(b"\0")
+    for now, unsent, aborted in ((100, 3, False), (129, 3, False), (130, 2, False), (159, 2, False), (160, 2, True)):
+        transport.unsent = unsent
+        protocol.expire(now)
+        assert transport.aborted is aborted
+    protocol.connection_lost(None)
+
+
 @pytest.mark.usefixtures("quiet")
 def test_a_client_that_does_not_take_its_reply_is_let_go_and_a_slow_one_is_not() -> None:
     with impatient(reply_s=0.2) as server, server.connect() as stuck, server.connect() as slow:
@@ -304,6 +397,6 @@ def test_a_client_that_does_not_take_its_reply_is_let_go_and_a_slow_one_is_not()
         taken = 0
         while part := slow.recv(1 << 18):
             taken += len(part)
-            time.sleep(0.005)
+            time.sleep(0.01)
         assert taken > 16 * MIB
         assert len(read_to_end(stuck)) < 16 * MIB

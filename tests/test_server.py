@@ -88,8 +88,14 @@ def test_a_proxy_may_have_all_the_connections_it_needs() -> None:
 
 
 def test_those_turned_away_are_bounded_too() -> None:
-    with impatient(connections=1) as server, opened(server, 1 + MAX_TURNED_AWAY), server.connect() as client:
-        assert_refused(read_reply(client), 503, "service_unavailable")
+    with impatient(connections=1) as server, server.connect():
+        with opened(server, MAX_TURNED_AWAY), server.connect() as client:
+            assert_refused(read_reply(client), 503, "service_unavailable")
+        time.sleep(0.05)
+        with server.connect() as silent:
+            silent.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                silent.recv(1)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,10 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, same: b
     assert edge.enter(other) is not same
     edge.leave(one)
     assert edge.enter(one)
+    edge.leave(one)
+    if not same:
+        edge.leave(other)
+    assert not edge._clients  # nobody who has left is remembered
 
 
 def test_rate_limit_headers_that_fail_do_not_break_the_reply(caplog: pytest.LogCaptureFixture) -> None:
@@ -251,8 +261,9 @@ def test_a_forbidden_port_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> N
         listen("127.0.0.1", 80)
 
 
-def test_every_address_of_a_host_is_listened_at_on_one_port() -> None:
-    listeners = listen("localhost", 0)
+@pytest.mark.parametrize("host", ["localhost", ""])
+def test_every_address_of_a_host_is_listened_at_on_one_port(host: str) -> None:
+    listeners = listen(host, 0)
     ports = {listener.getsockname()[1] for listener in listeners}
     for listener in listeners:
         listener.close()
