@@ -1,0 +1,105 @@
+"""A load generator that is much lighter than what it loads: one thread, raw sockets, one request at a time on each.
+
+A Python client with a library behind it would be slower than the server; this one takes some 15 µs of its own core for
+a request, and tells how busy it was.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter_ns, thread_time
+
+LENGTH = b"content-length: "
+END_OF_HEAD = b"\r\n\r\n"
+SILENCE_S = 10.0
+
+
+class LoadError(Exception):
+    """The server did not answer as it must; the text says how."""
+
+
+@dataclass
+class Load:
+    """What was asked and answered: each request's nanoseconds, the seconds all of it took, and how many of those this
+    generator's own core was busy (as a share: at 1 it is the generator that was measured)."""
+
+    latencies_ns: list[int] = field(default_factory=list)
+    elapsed_s: float = 0.0
+    busy: float = 0.0
+
+
+class _Connection:
+    __slots__ = ("buffer", "expected", "sent_at", "socket")
+
+    def __init__(self, port: int, stack: ExitStack) -> None:
+        self.socket = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+        self.expected = 0  # bytes of the whole reply, as soon as they are known
+        self.sent_at = 0
+
+    def ask(self, request: bytes) -> None:
+        self.buffer, self.expected = b"", 0
+        self.sent_at = perf_counter_ns()
+        self.socket.sendall(request)
+
+    def take(self, status: bytes) -> bool:
+        """Read what there is; whether the reply is whole."""
+        received = self.socket.recv(262_144)
+        if not received:
+            raise LoadError("the server closed the connection in the middle of a reply")
+        self.buffer += received
+        if not self.expected:
+            self.expected = _size(self.buffer, status)
+        return 0 < self.expected <= len(self.buffer)
+
+
+def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int, seconds: float) -> Load:
+    """Send the requests over keep-alive connections, each as soon as the reply before it is there, until `seconds`
+    are over or there is none left. Raises LoadError for a reply of another status, and for none within 10 s."""
+    load = Load()
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        opened = [_Connection(port, stack) for _ in range(connections)]
+        cpu, started = thread_time(), monotonic()
+        under_way = 0
+        for connection, request in zip(opened, requests, strict=False):
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+            connection.ask(request)
+            under_way += 1
+        while under_way:
+            for connection in _answered(selector, b"%d" % status):
+                load.latencies_ns.append(perf_counter_ns() - connection.sent_at)
+                following = next(requests, None) if monotonic() < started + seconds else None
+                if following is None:
+                    under_way -= 1
+                else:
+                    connection.ask(following)
+        load.elapsed_s = monotonic() - started
+        load.busy = (thread_time() - cpu) / load.elapsed_s
+    return load
+
+
+def _answered(selector: selectors.BaseSelector, status: bytes) -> Iterator[_Connection]:
+    """The connections whose replies are now whole."""
+    ready = selector.select(SILENCE_S)
+    if not ready:
+        raise LoadError(f"no reply within {SILENCE_S:.0f} s")
+    for key, _ in ready:
+        if key.data.take(status):
+            yield key.data
+
+
+def _size(reply: bytes, status: bytes) -> int:
+    """The bytes of a reply whose head is there; 0 while it is not."""
+    end = reply.find(END_OF_HEAD)
+    if end < 0:
+        return 0
+    if reply[9:12] != status:
+        raise LoadError(f"{status.decode()} was expected, not: {reply[:2_000].decode('latin-1')}")
+    start = reply.index(LENGTH) + len(LENGTH)
+    return end + len(END_OF_HEAD) + int(reply[start : reply.index(b"\r", start)])

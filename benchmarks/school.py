@@ -1,0 +1,102 @@
+"""What the server of the benchmark keeps: a catalogue, an account without a limit worth the name, and many customers.
+
+Enrolments are asked for by Professional accounts, because an Enterprise account pays by licences; by so many of them
+that none comes near its limit.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+
+from learnflow_core.access import Actor, actor_for
+from learnflow_core.model import Account, Course, Plan, User
+from learnflow_core.ports import Context, Storage, Transaction
+from learnflow_core.usecases import accounts, api_keys, tokens, users
+from learnflow_http.auth import TokenSigner
+from learnflow_http.cli.demo_catalogue import courses
+
+COURSES = 2_000
+PER_MINUTE = 1_000_000
+LEARNERS = 140
+"""Learners of one customer, each with a free and a paid enrolment: fewer than the 300 requests of its minute."""
+
+
+class Place(NamedTuple):
+    """An enrolment to be made: the key that asks for it, the user, and the course."""
+
+    key: str
+    user_id: str
+    course_id: str
+
+
+class School(NamedTuple):
+    """What the load is made of: an Enterprise key and token, and enrolments in courses that are free or cost money."""
+
+    key: str
+    token: str
+    free: list[Place]
+    paid: list[Place]
+
+
+async def found(storage: Storage, signer: TokenSigner, *, enrolments: int, seed: int) -> School:
+    """Fill an empty database, in which at least `enrolments` of each kind can then be made, each for another user."""
+    ctx = Context(time.time_ns() // 1_000, os.urandom)
+    owner, key = await storage.write(partial(_account, name="Owner", plan="enterprise", ctx=ctx))
+    learners: list[tuple[str, str]] = []
+    for number in range(-(-enrolments // LEARNERS)):
+        learners += await storage.write(partial(_customer, name=f"Customer {number}", ctx=ctx))
+    catalogue = [
+        msgspec.structs.replace(course, created_by=None) for course in islice(courses({owner.account_id: ""}), COURSES)
+    ]
+    await storage.write(partial(_publish, catalogue=catalogue))
+    chance = random.Random(seed)
+    open_to_all = [course for course in catalogue if course.seats is None and not course.prerequisites]
+    free = [course.id for course in open_to_all if course.price.amount_minor == 0]
+    paid = [course.id for course in open_to_all if course.price.amount_minor > 0]
+    chance.shuffle(learners)
+    return School(
+        key,
+        await storage.write(partial(_token, signer=signer, owner=owner, ctx=ctx)),
+        [Place(*learner, chance.choice(free)) for learner in learners],
+        [Place(*learner, chance.choice(paid)) for learner in learners],
+    )
+
+
+async def _account(tx: Transaction, name: str, plan: Plan, ctx: Context) -> tuple[Actor, str]:
+    """A new account's owner, and a key that may do everything."""
+    account: Account = await accounts.create_account(
+        tx, name=name, plan=plan, per_minute=PER_MINUTE if plan == "enterprise" else None, licenses=None, ctx=ctx
+    )
+    owner = actor_for(account, mode="live", scopes={"*"}, key_id="key_owner")
+    made = await api_keys.create_key(tx, owner, name="key", scopes=("*",), mode="live", expires_at=None, ctx=ctx)
+    return owner, made.secret
+
+
+async def _customer(tx: Transaction, name: str, ctx: Context) -> list[tuple[str, str]]:
+    """The learners of a new Professional account, each beside its key."""
+    owner, key = await _account(tx, name, "professional", ctx)
+    return [(key, (await _user(tx, owner, number, ctx)).id) for number in range(LEARNERS)]
+
+
+async def _user(tx: Transaction, owner: Actor, number: int, ctx: Context) -> User:
+    new = users.NewUser(email=f"learner{number}@example.com", name=f"Learner {number}")
+    return await users.create_user(tx, owner, new, None, ctx)
+
+
+async def _publish(tx: Transaction, catalogue: list[Course]) -> None:
+    for course in catalogue:
+        await tx.courses.add(course)
+
+
+async def _token(tx: Transaction, signer: TokenSigner, owner: Actor, ctx: Context) -> str:
+    """An access token of a learner, as a sign-in gives it."""
+    user = await _user(tx, owner, 0, ctx)
+    family = await tokens.open_family(tx, user, scopes=owner.scopes, key_id=None, ctx=ctx)
+    return signer.sign("access", user_id=user.id, family_id=family.id, token_id=ctx.new_id("tok"), issued_at=ctx.now)
