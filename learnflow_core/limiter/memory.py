@@ -87,14 +87,12 @@ class MemoryLimiter:
                 else:
                     return Decision(key, quotas, cost, now, taken, True, self._receipt)
             except KeyError:
-                self._put_back(key, quotas, cost, taken)
-                return self._hit_unknown(key, quotas, cost, now)
-            self._put_back(key, quotas, cost, taken)
-            return self._refuse(key, quotas, cost, now)
-
-    def _put_back(self, key: str, quotas: Sequence[Quota], cost: int, taken: list[int]) -> None:
-        for quota, full_at in zip(quotas, taken, strict=False):
-            self._tables[quota.bucket][key] = full_at - cost * quota.interval_ns
+                decide = self._hit_unknown
+            else:
+                decide = self._refuse
+            for quota, full_at in zip(quotas, taken, strict=False):
+                tables[quota.bucket][key] = full_at - cost * quota.interval_ns
+            return decide(key, quotas, cost, now)
 
     def _refuse(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         for quota in quotas:
@@ -105,8 +103,7 @@ class MemoryLimiter:
     def _hit_unknown(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         """Decide for a key that has not a bucket of its own for every quota."""
         _check(key, quotas, cost)
-        levels = [self._level(key, quota, now) for quota in quotas]
-        after = _take_all(levels, quotas, cost, now)
+        levels, after = self._consider(key, quotas, cost, now)
         if after is None:
             self.overflow_hits += any(self._shares(key, quota.bucket) for quota in quotas)
             return Decision(key, quotas, cost, now, levels, False)
@@ -114,13 +111,25 @@ class MemoryLimiter:
         self.overflow_hits += any(shared)
         return Decision(key, quotas, cost, now, after, True, self._receipt)
 
+    def _consider(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> tuple[list[int], list[int] | None]:
+        """The buckets as they are, and as the taking would leave them: None when one of them holds too little."""
+        levels: list[int] = []
+        after: list[int] = []
+        for quota in quotas:
+            level = self._level(key, quota, now)
+            levels.append(level)
+            full_at = take(level, now, cost * quota.interval_ns, quota.capacity_ns)
+            if full_at is not None:
+                after.append(full_at)
+        return levels, after if len(after) == len(levels) else None
+
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """What `hit` would answer now, without taking anything; see `Limiter`."""
         _check(key, quotas, cost)
         with self._lock:
             now = self._clock()
-            levels = [self._level(key, quota, now) for quota in quotas]
-        return Decision(key, quotas, cost, now, levels, _take_all(levels, quotas, cost, now) is not None)
+            levels, after = self._consider(key, quotas, cost, now)
+        return Decision(key, quotas, cost, now, levels, after is not None)
 
     def refund(self, decision: Decision) -> Refund:
         """Give back what an allowed decision of this limiter took, once; whether it was still to be given back.
@@ -189,23 +198,14 @@ class MemoryLimiter:
 
     def _forget_some(self, now: int) -> None:
         """Look at the two buckets whose turn it is, and forget those that are full again."""
-        for _ in range(min(2, len(self._turn_keys))):
-            table, key = self._turn_tables.popleft(), self._turn_keys.popleft()
+        tables, keys = self._turn_tables, self._turn_keys
+        for _ in range(min(2, len(keys))):
+            table, key = tables.popleft(), keys.popleft()
             if table.get(key, now) > now:
-                self._turn_tables.append(table)
-                self._turn_keys.append(key)
+                tables.append(table)
+                keys.append(key)
             else:
                 table.pop(key, None)
-
-
-def _take_all(levels: list[int], quotas: Sequence[Quota], cost: int, now: int) -> list[int] | None:
-    after: list[int] = []
-    for level, quota in zip(levels, quotas, strict=True):
-        full_at = take(level, now, cost * quota.interval_ns, quota.capacity_ns)
-        if full_at is None:
-            return None
-        after.append(full_at)
-    return after
 
 
 def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
