@@ -18,6 +18,7 @@ from learnflow_http.services import Services
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
+FOR_EVER = b"public, max-age=31536000, immutable"
 
 
 class Resource:
@@ -104,41 +105,36 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
         await services.storage.read(lambda tx: tx.accounts.get(""))
         return _fixed(b'{"status":"ready"}', JSON)
 
-    async def healthy(_exchange: Exchange) -> Reply:
-        return _fixed(b'{"status":"ok"}', JSON)
-
-    async def openapi_json(_exchange: Exchange) -> Reply:
-        return _fixed(document, JSON)
-
-    async def docs(_exchange: Exchange) -> Reply:
-        return _fixed(docs_page.page("/openapi.json"), HTML, policy)
-
-    async def errors(_exchange: Exchange) -> Reply:
-        return _fixed(error_reference.page(), HTML, policy)
-
-    async def asset(exchange: Exchange) -> Reply:
-        found = docs_page.assets().get(exchange.scope["path_params"]["name"])
-        if found is None:
-            raise LearnFlowError(Code.NOT_FOUND)
-        reply = _fixed(found.body, found.content_type.encode("ascii"))
-        reply.headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
-        if found.content_encoding:
-            reply.headers.append((b"content-encoding", found.content_encoding.encode("ascii")))
-        return reply
-
-    async def home(_exchange: Exchange) -> Reply:
-        return Reply(307, b"", [(b"location", b"/docs")])
-
     for path, work in (
-        ("/", home),
-        ("/healthz", healthy),
+        ("/", _always(Reply(307, b"", [(b"location", b"/docs")]))),
+        ("/healthz", _always(_fixed(b'{"status":"ok"}', JSON))),
         ("/readyz", ready),
-        ("/openapi.json", openapi_json),
-        ("/docs", docs),
-        (error_reference.PATH, errors),
-        ("/docs/{name}", asset),
+        ("/openapi.json", _always(_fixed(document, JSON))),
+        ("/docs", _always(_fixed(docs_page.page("/openapi.json"), HTML, policy))),
+        (error_reference.PATH, _always(_fixed(error_reference.page(), HTML, policy))),
+        ("/docs/{name}", _asset),
     ):
         yield Route(path, Page(services, work))
+
+
+def _always(reply: Reply) -> Work:
+    """The same reply to everyone, copied because what goes out is added to."""
+
+    async def work(_exchange: Exchange) -> Reply:
+        return Reply(reply.status, reply.body, list(reply.headers))
+
+    return work
+
+
+async def _asset(exchange: Exchange) -> Reply:
+    """A file of the reference; its address changes with its bytes, so that it may be kept for ever."""
+    found = docs_page.assets().get(exchange.scope["path_params"]["name"])
+    if found is None:
+        raise LearnFlowError(Code.NOT_FOUND)
+    reply = _fixed(found.body, found.content_type.encode("ascii"), (b"cache-control", FOR_EVER))
+    if found.content_encoding:
+        reply.headers.append((b"content-encoding", found.content_encoding.encode("ascii")))
+    return reply
 
 
 def _fixed(body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> Reply:
