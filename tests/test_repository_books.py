@@ -1,0 +1,118 @@
+"""A check finds every way in which the books can disagree, and names it."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from learnflow_core.ports import Storage
+from storage_backends import open_storage
+from storage_backends.conformance.samples import (
+    account,
+    completed,
+    course,
+    enrollment,
+    keep,
+    payment,
+    user,
+)
+from storage_backends.repository.books import _QUESTIONS, MOST
+
+WRONG = {
+    "UPDATE courses SET live_taken = 3, total_students = 3 WHERE id = 'crs_1'": [
+        "course crs_1: 3 live seats are taken, but live enrolments hold 1",
+    ],
+    "UPDATE courses SET test_taken = 1 WHERE id = 'crs_2'": [
+        "course crs_2: 1 test seats are taken, but live enrolments hold 0",
+    ],
+    "UPDATE accounts SET live_licenses = 0": [
+        "account acct_1: 0 live licences are taken, but live enrolments hold 1",
+    ],
+    "UPDATE accounts SET test_licenses = 2": [
+        "account acct_1: 2 test licences are taken, but live enrolments hold 0",
+    ],
+    "UPDATE courses SET total_students = 7 WHERE id = 'crs_1'": [
+        "course crs_1: it shows 7 students, but has 1, and no sweep is due",
+    ],
+    "UPDATE categories SET courses = 9": ["category development: it counts 9 published courses, but has 4"],
+    "UPDATE payments SET status = 'declined'": ["enrolment enr_3: it is active, but its payment pay_3 is declined"],
+    "UPDATE payments SET mode = 'test'": ["enrolment enr_3: it is active, but its payment pay_3 is not there"],
+    "UPDATE enrollments SET payment_id = 'pay_9' WHERE id = 'enr_3'": [
+        "enrolment enr_3: it is active, but its payment pay_9 is not there",
+        "payment pay_3: enrolment enr_3 does not know of it",
+    ],
+    "UPDATE enrollments SET payment_id = NULL WHERE id = 'enr_3'": [
+        "payment pay_3: enrolment enr_3 does not know of it",
+    ],
+    "UPDATE enrollments SET status = 'refunded' WHERE id = 'enr_4'": [
+        "enrolment enr_4: it is refunded, and no payment belongs to it",
+    ],
+    "UPDATE certificates SET course_id = 'crs_1'": [
+        "enrolment enr_2: it is completed, but its certificate crt_enr_2 is not there",
+    ],
+    "UPDATE certificates SET enrollment_id = 'enr_4'": [
+        "enrolment enr_2: it is completed, but its certificate crt_enr_2 is not there",
+        "certificate crt_enr_2: enrolment enr_4 is not completed",
+    ],
+    "UPDATE courses SET title = 'Said' WHERE id = 'crs_1'": [
+        "course crs_1: it would be found by other words than it says",
+    ],
+    "UPDATE course_texts SET description = 'Said' WHERE course_id = 'crs_2'": [
+        "course crs_2: it would be found by other words than it says",
+    ],
+    "INSERT INTO course_index (rowid, search) VALUES (1, 'unsaid')": [
+        "the search index has 1 courses with unsaid, and should have 0",
+    ],
+    "INSERT INTO course_index (rowid, search) VALUES (99, 'crs')": [
+        "the search index has 5 courses with crs, and should have 4",
+    ],
+    "INSERT INTO course_index (course_index, rowid, search) SELECT 'delete', n, search FROM courses WHERE n = 4": [
+        "course crs_4: the search index does not find it by every word",
+        "the search index has 3 courses with ~all, and should have 4",
+    ],
+}
+"""What is done to books that agree, and some of what a check then says; all of it that is no consequence."""
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[Storage]:
+    found = await open_storage("sqlite://")
+    await keep(
+        found, account(plan="enterprise"), user(), course("crs_1"), course("crs_2"), course("crs_3"), course("crs_4")
+    )
+    await keep(found, enrollment("enr_1", licensed=True), completed("enr_2", course_id="crs_2"))
+    await keep(found, enrollment("enr_3", course_id="crs_3", payment_id="pay_3"))
+    await keep(found, payment("pay_3", enrollment_id="enr_3", status="charged"))
+    await keep(found, enrollment("enr_4", status="cancelled"))
+    await found.write(lambda tx: tx.courses.settle(100))
+    yield found
+    await found.close()
+
+
+async def test_books_that_agree_are_found_sound(storage: Storage) -> None:
+    assert await storage.check() == []
+
+
+@pytest.mark.parametrize(("damage", "findings"), WRONG.items(), ids=range(len(WRONG)))
+async def test_books_that_do_not_agree_are_found(storage: Storage, damage: str, findings: list[str]) -> None:
+    await storage._driver.write(lambda tx: tx.rows(damage))  # type: ignore[attr-defined]
+    found = await storage.check()
+    assert set(findings) <= set(found)
+
+
+def test_every_question_is_shown_to_find_something() -> None:
+    told = [finding for findings in WRONG.values() for finding in findings]
+    for sentence in _QUESTIONS:
+        pattern = re.compile(re.escape(sentence).replace(r"\{\}", ".+"))
+        assert any(pattern.fullmatch(finding) for finding in told), sentence
+
+
+async def test_a_sweep_that_is_due_is_nothing_wrong(storage: Storage) -> None:
+    await keep(storage, user("usr_2"), enrollment("enr_5", user_id="usr_2"))
+    assert await storage.check() == []
+
+
+async def test_only_so_many_findings_of_a_kind_are_told(storage: Storage) -> None:
+    await keep(storage, *(course(f"crs_more_{number}") for number in range(MOST + 10)))
+    await storage._driver.write(lambda tx: tx.rows("UPDATE courses SET test_taken = 1"))  # type: ignore[attr-defined]
+    assert len(await storage.check()) == MOST
