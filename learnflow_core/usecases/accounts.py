@@ -8,6 +8,9 @@ from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Account, Plan
 from learnflow_core.ports import Context, Transaction
 
+MOST_AGREED = 1_000_000_000
+"""The highest rate a minute, and the most licences, that an account can have."""
+
 
 async def create_account(
     tx: Transaction, *, name: str, plan: Plan, per_minute: int | None, licenses: int | None, ctx: Context
@@ -55,9 +58,16 @@ async def get_account(tx: Transaction, account_id: str) -> Account:
 
 
 def _checked(account: Account) -> Account:
-    for param, value in (("per_minute", account.per_minute), ("licenses", account.licenses)):
-        if value is not None and account.plan != "enterprise":
-            raise LearnFlowError(
-                Code.INVALID_PARAMETER, f"{param} is agreed with Enterprise accounts only.", param=param
-            )
+    agreed = (("per_minute", account.per_minute, 1), ("licenses", account.licenses, 0))
+    for param, value, least in agreed:
+        if value is None:
+            continue
+        if account.plan != "enterprise":
+            raise _not_allowed(param, "is agreed with Enterprise accounts only")
+        if not least <= value <= MOST_AGREED:
+            raise _not_allowed(param, f"must be from {least} to {MOST_AGREED}")
     return account
+
+
+def _not_allowed(param: str, why: str) -> LearnFlowError:
+    return LearnFlowError(Code.INVALID_PARAMETER, f"{param} {why}.", param=param)

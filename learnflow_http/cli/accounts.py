@@ -30,10 +30,12 @@ _COLUMNS = ("id", "name", "plan", "per_minute", "licenses", "suspended_at", "cre
 
 _plan = option("--plan", type=click.Choice(get_args(Plan)), required=True, help="The plan.")
 _per_minute = option(
-    "--per-minute", type=click.IntRange(1, 1_000_000), help="Enterprise: requests a minute, as agreed."
+    "--per-minute", type=click.IntRange(1, usecases.MOST_AGREED), help="Enterprise: requests a minute, as agreed."
 )
 _licenses = option(
-    "--licenses", type=click.IntRange(0, 1_000_000_000), help="Enterprise: enrolments held at once without paying."
+    "--licenses",
+    type=click.IntRange(0, usecases.MOST_AGREED),
+    help="Enterprise: enrolments held at once without paying.",
 )
 
 
