@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
@@ -16,7 +18,7 @@ from tests.world import World
     ],
 )
 async def test_numbers_that_no_contract_can_agree_on_are_refused_by_name(
-    world: World, plan: Plan, numbers: dict[str, int], param: str
+    world: World, plan: Plan, numbers: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(LearnFlowError) as refusal:
         await world.account(plan=plan, **numbers)
