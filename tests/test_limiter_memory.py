@@ -187,6 +187,7 @@ def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_t
             decision = limiter.hit("key", (quota,))
             assert 0 <= decision.reset_after_ns <= quota.longest_ns
             if not decision.allowed:
+                assert decision.states[0].next_token_ns == decision.retry_after_ns
                 clock.now += decision.retry_after_ns - 1
                 assert not limiter.hit("key", (quota,)).allowed
                 clock.now += 1
