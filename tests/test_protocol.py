@@ -65,12 +65,14 @@ def test_a_connection_serves_one_request_after_another(server: Running) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_pipelined_requests_are_answered_in_order_and_a_bad_one_after_them(server: Running) -> None:
-    requests = [head(start=b"GET %s HTTP/1.1" % path) for path in (b"/slow", b"/a", b"/b")]
-    slow, a, b, bad = replies(talk(server, b"".join([*requests, head(host=b""), HELLO])))
-    assert slow.json == {"slow": True}
-    assert (a.json["path"], b.json["path"]) == ("/a", "/b")
-    assert_refused(bad)
+def test_pipelined_requests_are_answered_in_order_and_others_follow(server: Running) -> None:
+    with server.connect() as client:
+        client.sendall(b"".join(head(start=b"GET %s HTTP/1.1" % path) for path in (b"/slow", b"/a", b"/b")))
+        slow, a, b = read_replies(client, 3)
+        assert slow.json == {"slow": True}
+        assert (a.json["path"], b.json["path"]) == ("/a", "/b")
+        client.sendall(HELLO)
+        assert read_reply(client).status == 200
 
 
 @pytest.mark.usefixtures("quiet")
@@ -160,9 +162,11 @@ def test_a_final_answer_in_place_of_100_continue_ends_the_connection(server: Run
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("path", [b"/slow", b"/echo", b"/forever"])
 def test_a_fault_in_a_body_is_answered_at_once_and_by_nobody_else(server: Running, path: bytes) -> None:
-    [reply] = replies(talk(server, post(CHUNKED, body=b"x", path=path)))
+    with server.connect() as client:
+        client.sendall(post(CHUNKED, body=b"x", path=path))
+        [reply] = replies(read_to_end(client))
+        time.sleep(0.15)  # the application, which has been slow, says something too
     assert_refused(reply)
-    time.sleep(0.15)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -187,11 +191,11 @@ def test_a_fault_in_a_body_that_was_answered_is_not_answered_again(server: Runni
 
 @pytest.mark.usefixtures("quiet")
 def test_a_client_sees_the_413_although_it_goes_on_sending(server: Running) -> None:
-    size = 3 * MIB
     with server.connect() as client:
-        client.sendall(post(b"Content-Length: %d" % size, path=b"/too-large"))
-        client.sendall(bytes(size))
-        assert read_reply(client).status == 413
+        for _ in range(2):
+            client.sendall(post(b"Content-Length: %d" % (3 * MIB), path=b"/too-large"))
+            client.sendall(bytes(3 * MIB))
+            assert read_reply(client).status == 413
         client.sendall(HELLO)
         assert read_reply(client).status == 200
 
