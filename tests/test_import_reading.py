@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,16 @@ def test_a_level_is_known_by_its_usual_names(text: str, level: str) -> None:
     assert readers.level(text) == level
 
 
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose own time is not UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("text", "at"),
     [
@@ -141,7 +152,7 @@ def test_a_level_is_known_by_its_usual_names(text: str, level: str) -> None:
         ("2017-01-18T21:58:58+01:00", 1_484_773_138), ("1970-01-01", 0),
     ],
 )  # fmt: skip
-def test_a_time_without_an_offset_is_utc(text: str, at: int) -> None:
+def test_a_time_without_an_offset_is_utc(text: str, at: int, far_from_greenwich: None) -> None:
     assert readers.instant(text) == at * 1_000_000
 
 
@@ -241,6 +252,9 @@ def test_a_quote_that_swallowed_other_rows_gives_them_back(tmp_path: Path) -> No
     _, rows = table(tmp_path, 'id,title\n1,"open\n2,b\n3,"c"\n4,d\n')
     assert lines_and_reasons(rows)[0][0] == 2
     assert lines_and_reasons(rows)[1:] == [(3, ("2", "b")), (4, ("3", "c")), (5, ("4", "d"))]
+    _, rows = table(tmp_path, 'id,title\n1,"open\n2,b\n3,c",closed\n4,d\n')
+    assert [row.line for row in rows if isinstance(row, BadRow)] == [2, 4]
+    assert lines_and_reasons(rows)[1::2] == [(3, ("2", "b")), (5, ("4", "d"))]
 
 
 def test_empty_cells_behind_the_last_column_and_rows_of_nothing_are_no_matter(tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_what_a_file_does_not_mention_stays_as_it_is(shop: Shop) -> None:
     assert shop.counts(shop.take("id,title,subject,price\n1,A,Cooking,5\n")) == (1, 0, 0, 1, 0)
 
 
+def test_when_a_course_was_made_counts_when_it_is_added_and_never_later(shop: Shop) -> None:
+    content = "id,title,subject,price,created\n1,A,Cooking,5,2017-01-18\n"
+    assert shop.counts(shop.take(content)) == (1, 1, 0, 0, 0)
+    assert shop.counts(shop.take(content.replace("2017", "2018"))) == (1, 0, 0, 1, 0)
+
+
 def test_a_dry_run_tells_what_would_happen_and_changes_nothing(shop: Shop) -> None:
     assert shop.counts(shop.take(rows(3), "--dry-run")) == (3, 3, 0, 0, 0)
     assert shop.counts(shop.take(rows(3))) == (3, 3, 0, 0, 0)
