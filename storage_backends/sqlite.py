@@ -27,7 +27,7 @@ READERS: Final = 2
 """How many reads run at once: a slow one leaves room for others, and Python's own lock has no use for many."""
 
 _MEMORY: Final = ":memory:"
-_OLDEST: Final = (3, 39, 0)  # for IS NOT DISTINCT FROM; STRICT tables and RETURNING came before
+_OLDEST: Final = (3, 39, 0)  # STRICT tables and RETURNING; and IS NOT DISTINCT FROM, as PostgreSQL writes it
 _READ_PATIENCE_S: Final = 5.0  # a read waits only while another process recovers the log
 _MIGRATION_PATIENCE_S: Final = 60.0
 _CACHED_STATEMENTS: Final = 512  # more than the repository has

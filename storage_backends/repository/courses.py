@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Collection
 
 import msgspec
@@ -11,7 +12,7 @@ from learnflow_core.model import Category, Course, CourseSummary, Mode, Section
 from learnflow_core.money import sort_key
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
-from learnflow_core.search import course_tokens
+from learnflow_core.search import SLUG_PATTERN, course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
 from storage_backends.repository.paging import Listing, part
 from storage_backends.repository.sql import (
@@ -155,7 +156,9 @@ class Courses:
     def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
         if query.search is None:
             return [where]
-        markers = ([f"@{query.category}"] if query.category else []) + ([f"~{query.level}"] if query.level else [])
+        # A text that is no slug is no category, as `where` finds; in the index's language it could mean anything.
+        category = query.category if query.category and re.match(SLUG_PATTERN, query.category) else None
+        markers = ([f"@{category}"] if category else []) + ([f"~{query.level}"] if query.level else [])
         parts: tuple[Part, ...] = ("title", "rest") if query.sort == "relevance" else ("all",)
         texts = [self._tx.match(query.search, wanted, markers) for wanted in parts]
         return [where.copy().also(self._tx.matches, text) for text in texts]
