@@ -137,7 +137,8 @@ GOOD = {
     "with a head just below 32 KiB": head(b"Connection: close", *[b"X: " + b"x" * 1000] * 32),
     "with an IPv6 Host": head(b"Connection: close", host=b"Host: [::1]:8000"),
     "behind empty lines": b"\r\n\r\n" + head(b"Connection: close"),
-    "in one byte beyond ASCII in a value": head(b"Connection: close", b"X: \xe9"),
+    "with a length of 5,000 digits": head(b"Connection: close", b"Content-Length: " + b"0" * 5_000),
+    "with one byte beyond ASCII in a value": head(b"Connection: close", b"X: \xe9"),
     "for a websocket": head(b"Connection: Upgrade, close", b"Upgrade: websocket"),
 }
 
