@@ -426,6 +426,14 @@ class TestQueries:
                 reply = await world.client.get("/v1/courses", params={"search": search, **more})
                 assert reply.status_code == 200, f"{search!r}: {reply.text}"
 
+    async def test_no_category_is_anything_but_the_name_of_one(self, world: World) -> None:
+        await scene.course(world, await world.account(), title="Rust", category="code")
+        others = ['"', 'x" OR "code', 'code" OR "~all', "a b", "\x01", "@code", "co*", "code\n", "CODE", "\u0441ode"]
+        for category in ("", *others):
+            for search in ({}, {"search": "rust"}):
+                reply = await world.client.get("/v1/courses", params={"category": category, **search})
+                assert (reply.status_code, len(reply.json()["data"])) == (200, 0 if category else 1), category
+
 
 async def raw(
     world: World,
