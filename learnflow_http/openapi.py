@@ -13,6 +13,7 @@ from learnflow_core.errors import Code
 from learnflow_core.pagination import MAX_LIMIT, MAX_PAGE
 from learnflow_http import wire
 from learnflow_http.errors import STATUS
+from learnflow_http.examples import EXAMPLES
 from learnflow_http.operations import OPERATIONS, Operation
 
 VERSION = "1.0.0"
@@ -206,7 +207,10 @@ def _schemas() -> dict[str, Any]:
     types += [struct for row in OPERATIONS for struct in (row.reply, row.body) if struct is not None]
     (_, components) = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
     pages = {page_name(row): _page_schema(row) for row in OPERATIONS if row.paged}
-    return dict(sorted({**components, **pages, "Error": _error_schema()}.items()))
+    schemas = {**components, **pages, "Error": _error_schema()}
+    for name, example in EXAMPLES.items():
+        schemas[name]["examples"] = [example]
+    return dict(sorted(schemas.items()))
 
 
 def _page_schema(operation: Operation) -> dict[str, Any]:

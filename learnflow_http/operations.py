@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from learnflow_core.access import SCOPES
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import PlainText, Title
 from learnflow_core.model import DAY, CourseStatus, EnrollmentStatus, Level, Mode, Role
 from learnflow_core.ports import CourseQuery, CourseSort
-from learnflow_core.search import parse_search
+from learnflow_core.search import MAX_SEARCH_LENGTH, MAX_SEARCH_WORDS, parse_search
 from learnflow_core.usecases import accounts, api_keys, certificates, courses, enrollments, users, visible
 from learnflow_http import signing_in, wire
 from learnflow_http.call import Call
@@ -70,7 +71,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class CourseFilters(msgspec.Struct, frozen=True):
     """Which courses are listed; `draft` and `archived` are the caller's account's own."""
 
-    search: Annotated[str | None, Meta(description="Words; every one must occur, the last may be a beginning.")] = None
+    search: Annotated[
+        str | None,
+        Meta(
+            description=f"At most {MAX_SEARCH_WORDS} words; every one must occur, the last may be a beginning.",
+            extra_json_schema={"maxLength": MAX_SEARCH_LENGTH},
+        ),
+    ] = None
     category: Annotated[PlainText | None, Meta(description="The slug of a category.")] = None
     level: Level | None = None
     sort: CourseSort | None = None
@@ -93,11 +100,14 @@ class CertificateFilters(msgspec.Struct, frozen=True):
     course_id: PlainText | None = None
 
 
+ScopeName = Annotated[str, Meta(extra_json_schema={"enum": list(SCOPES)})]
+
+
 class NewApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new key is made of; scopes and mode default to the creator's."""
 
     name: Title
-    scopes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=20)] | None = None
+    scopes: Annotated[tuple[ScopeName, ...], Meta(min_length=1, max_length=20)] | None = None
     mode: Mode | None = None
     expires_at: Annotated[str | None, Meta(extra_json_schema={"format": "date-time"})] = None
 
