@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from learnflow_http.server import serve
+from learnflow_http.edge.server import serve
 
 
 class FixedReply(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from learnflow_http.edge import Edge, Limits
-from learnflow_http.server import Server, listen
+from learnflow_http.edge.server import Server, listen
 
 MIB = 1024 * 1024
 HELLO = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_http.edge import Edge
-from learnflow_http.protocol import EdgeProtocol
-from learnflow_http.server import Server
+from learnflow_http.edge.protocol import EdgeProtocol
+from learnflow_http.edge.server import Server
 from tests.edge import (
     CHUNKED,
     HELLO,

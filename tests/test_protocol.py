@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from learnflow_http.edge.protocol import MAX_PIPELINED, EdgeProtocol
+from learnflow_http.edge.server import Server
 from learnflow_http.exchange import MAX_DROPPED
-from learnflow_http.protocol import MAX_PIPELINED, EdgeProtocol
-from learnflow_http.server import Server
 from tests.edge import (
     CHUNKED,
     GONE,

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from learnflow_http import server as server_module
 from learnflow_http.edge import Edge, Limits
-from learnflow_http.protocol import MAX_TURNED_AWAY
-from learnflow_http.server import ServeError, Server, listen
+from learnflow_http.edge import server as server_module
+from learnflow_http.edge.protocol import MAX_TURNED_AWAY
+from learnflow_http.edge.server import ServeError, Server, listen
 from tests.edge import (
     HELLO,
     LIMITS,
@@ -185,7 +185,7 @@ def test_stopping_cancels_what_does_not_end_and_says_so_to_its_client(caplog: py
 
 PROGRAM = """
 from learnflow_http.edge import Edge, Limits
-from learnflow_http.server import serve
+from learnflow_http.edge.server import serve
 from tests.edge import app
 edge = Edge(Limits(stop_s={stop_s}))
 serve(app, host="127.0.0.1", port=0, edge=edge, on_started=lambda urls: print(*urls, flush=True))

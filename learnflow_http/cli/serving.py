@@ -10,7 +10,7 @@ import click
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from learnflow_core.limiter import Decision, headers
-from learnflow_http import logs, openapi, server
+from learnflow_http import logs, openapi
 from learnflow_http.app import create_app, open_services
 from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
@@ -23,7 +23,7 @@ from learnflow_http.cli.common import (
     with_database,
     with_settings,
 )
-from learnflow_http.edge import Edge, Limits
+from learnflow_http.edge import Edge, Limits, server
 from learnflow_http.exchange import client_address
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services

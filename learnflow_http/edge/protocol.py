@@ -19,10 +19,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from learnflow_core.errors import Code
-from learnflow_http.cycle import Cycle
 from learnflow_http.edge import Edge
-from learnflow_http.exchange import MAX_DROPPED
-from learnflow_http.head import (
+from learnflow_http.edge.cycle import Cycle
+from learnflow_http.edge.head import (
     FRAMING_FIELDS,
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -34,6 +33,7 @@ from learnflow_http.head import (
     head_bytes,
     split_target,
 )
+from learnflow_http.exchange import MAX_DROPPED
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,9 @@
-"""What all connections of a server share: its limits, its doors, and the replies that it gives in the app's stead."""
+"""Serving an ASGI app so that hostile and broken clients get the contract's answers.
+
+Here is what all connections of a server share: its limits, its doors, and the replies that it gives in the app's stead.
+`head` has the rules for the head of a request, `cycle` one request and its reply, `protocol` one connection, `server`
+listens, sweeps and stops.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
 from learnflow_http.edge import Edge
-from learnflow_http.protocol import EdgeProtocol
+from learnflow_http.edge.protocol import EdgeProtocol
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from learnflow_core.errors import Code
 from learnflow_http.edge import Headers
 
 if TYPE_CHECKING:
-    from learnflow_http.protocol import EdgeProtocol
+    from learnflow_http.edge.protocol import EdgeProtocol
 
 log = logging.getLogger(__name__)
 
