@@ -47,12 +47,13 @@ def wait(owed: int, debt: int, capacity: int) -> int:
 
 
 def given_back(full_at: int, now: int, debt: int, taken_at: int) -> int:
-    """The bucket after a `debt` that was taken at `taken_at` is forgiven, never fuller than full.
+    """The bucket after a `debt` that was taken at `taken_at` is forgiven, as far as time has not paid it.
 
     What has flowed in since is kept from the gift: without the debt it might have overflowed, and returning it would
     let more pass than the quota promises. So the gift shrinks from the whole debt to nothing while time pays the
     debt, and a clock that stepped back gives nothing. This holds in whatever order refunds and takings come: of all
-    debts forgiven so far, the part not yet paid is still in the bucket.
+    debts forgiven so far, the part not yet paid is still in the bucket. An instant that has passed is a full bucket,
+    so none is ever fuller than full.
     """
-    gift = debt - (now - taken_at) if now >= taken_at else 0
-    return max(now, full_at - gift) if gift > 0 else full_at
+    elapsed = now - taken_at
+    return full_at - max(0, debt - elapsed) if elapsed >= 0 else full_at

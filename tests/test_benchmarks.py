@@ -1,0 +1,85 @@
+"""What benchmarks share: samples in random order, a report that says where it comes from, and a list of them all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.limiter import growth
+from benchmarks.measure import interleaved, options, print_table, summary, write_report
+from tests.limiting import ROOT
+
+
+def test_without_a_name_every_benchmark_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in listed] == [["python", "-m", "benchmarks", name] for name in BENCHMARKS]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_listed_can_be_run(name: str) -> None:
+    assert callable(import_module(f"benchmarks.{name}").run)
+
+
+def test_a_name_that_is_not_there_is_bad_usage() -> None:
+    command = [sys.executable, "-m", "benchmarks", "limit"]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 2
+    assert "there is no 'limit'" in run.stderr
+
+
+def test_every_round_takes_every_case_once_in_an_order_of_its_own_and_the_first_round_warms_up() -> None:
+    order: list[str] = []
+
+    def sample(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    cases = {name: partial(sample, name) for name in "abcd"}
+    figures = interleaved(cases, rounds=6, seed=7)
+    rounds = [tuple(order[start : start + 4]) for start in range(0, len(order), 4)]
+    assert len(rounds) == 7
+    assert all(Counter(taken) == Counter("abcd") for taken in rounds)
+    assert len(set(rounds)) > 1
+    assert {name: len(samples) for name, samples in figures.items()} == dict.fromkeys("abcd", 6)
+    assert min(min(samples) for samples in figures.values()) == 5
+    first = list(order)
+    order.clear()
+    interleaved(cases, rounds=6, seed=7)
+    assert order == first
+
+
+def test_a_report_has_the_machine_the_seed_and_every_sample(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_report(None, "nothing", 1, {})
+    write_report(path, "limiter", 7, {"ns": summary([3.0, 1.0, 2.0])})
+    report = json.loads(path.read_text())
+    assert report["ns"] == {"median": 2.0, "samples": [3.0, 1.0, 2.0]}
+    assert (report["benchmark"], report["seed"]) == ("limiter", 7)
+    assert report["machine"].keys() >= {"processor", "cores", "system", "python", "gil"}
+
+
+def test_fewer_than_five_rounds_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = options("limiter", "about")
+    assert parser.parse_args(["--rounds", "5"]).rounds == 5
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--rounds", "4"])
+    assert "fewer than 5" in capsys.readouterr().err
+
+
+def test_a_table_lines_up(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("case", "ns"), [("a", "1,000"), ("longer", "2")])
+    assert capsys.readouterr().out == "case       ns\n------  -----\na       1,000\nlonger      2\n\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell resident memory so")
+def test_a_key_takes_less_than_a_kilobyte_for_two_quotas() -> None:
+    assert 0 < growth(20_000, "minute + day: allowed") < 1_024
