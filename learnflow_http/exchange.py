@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from learnflow_core.access import Actor
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.limiter import Decision
+from learnflow_core.model import User
 
 MAX_BODY = 1024 * 1024
 MAX_DROPPED = 4 * 1024 * 1024
@@ -33,10 +34,22 @@ class Exchange:
     """A request, and what the pipeline has learnt about it so far.
 
     `now_ns` is when it arrived; `client` the address its quotas go by; `actor` and `decision` are None until the caller
-    is known and counted.
+    is known and counted. `login` is the user whose password came in the body, as it was when it was verified.
     """
 
-    __slots__ = ("actor", "client", "decision", "headers", "method", "now_ns", "path", "receive", "request_id", "scope")
+    __slots__ = (
+        "actor",
+        "client",
+        "decision",
+        "headers",
+        "login",
+        "method",
+        "now_ns",
+        "path",
+        "receive",
+        "request_id",
+        "scope",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, request_id: str, now_ns: int, trusted: Sequence[Network]
@@ -53,6 +66,7 @@ class Exchange:
         self.client = client_address(scope, self.headers.get(b"x-forwarded-for"), trusted)
         self.actor: Actor | None = None
         self.decision: Decision | None = None
+        self.login: User | None = None
 
     @property
     def now(self) -> int:

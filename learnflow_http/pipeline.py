@@ -63,6 +63,7 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         body=body,
         paging=pagination.request(params, filters=filters) if operation.paged else None,
         prepared=await operation.prepare(services, body) if operation.prepare else None,
+        login=exchange.login,
         decision=exchange.decision,
         ctx=Context(exchange.now, services.random_bytes),
     )

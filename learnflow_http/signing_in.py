@@ -7,10 +7,10 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta
 
-from learnflow_core.access import FAILED_CREDENTIALS, Actor, actor_for, permit
+from learnflow_core.access import EVERY_SCOPE, FAILED_CREDENTIALS, Actor, actor_for, permit
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import IdText, PlainText
-from learnflow_core.model import SECOND, Account, Mode, RefreshToken, TokenFamily, User
+from learnflow_core.model import SECOND, Account, Mode, RefreshToken, User
 from learnflow_core.ports import Context, Transaction
 from learnflow_core.usecases import tokens
 from learnflow_http import wire
@@ -73,7 +73,8 @@ async def by_password_or_key(services: Services, exchange: Exchange, body: SignI
     await services.limiter.refund(exchange.decision)
     exchange.decision = None
     user, account = found
-    return actor_for(account, mode=user.mode, scopes={"*"}, user_id=user.id, role=user.role)
+    exchange.login = user
+    return actor_for(account, mode=user.mode, scopes={EVERY_SCOPE}, user_id=user.id, role=user.role)
 
 
 async def by_refresh_token(services: Services, exchange: Exchange, body: Refresh) -> Actor:
@@ -90,8 +91,9 @@ async def by_nobody(_services: Services, _exchange: Exchange, _body: msgspec.Str
 async def create_token(services: Services, call: Call) -> wire.TokenPair:
     """Begin a session and answer its first tokens."""
     actor: Actor = call.actor
-    if actor.key_id is None:
-        family = await services.storage.write(lambda tx: _open(tx, actor, call.ctx))
+    login = call.login
+    if login is not None:
+        family = await services.storage.write(lambda tx: tokens.begin(tx, login, call.ctx))
     elif call.body.user_id is None:
         raise LearnFlowError(Code.MISSING_PARAMETER, "user_id is needed.", param="user_id")
     else:
@@ -159,13 +161,6 @@ async def _find_login(tx: Transaction, body: SignIn) -> tuple[User, Account] | N
     user = await tokens.find_login(tx, body.email or "", body.mode, body.account)
     account = await tx.accounts.get(user.account_id) if user else None
     return (user, account) if user and account else None
-
-
-async def _open(tx: Transaction, actor: Actor, ctx: Context) -> TokenFamily:
-    user = await tx.users.get(actor.user_id or "")
-    if user is None or user.deleted_at is not None:
-        raise LearnFlowError(Code.INVALID_CREDENTIALS)
-    return await tokens.open_family(tx, user, scopes=actor.scopes, key_id=None, ctx=ctx)
 
 
 async def _rotate(

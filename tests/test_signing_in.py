@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -617,6 +618,52 @@ class TestEnding:
             assert await there(tokens["access_token"]) == (403 if ending == "suspension" else 401)
             if ending == "revoked key":
                 assert await there(minting) == 401
+
+
+class TestRaces:
+    """What ends sessions also ends those that are just beginning."""
+
+    async def test_a_key_that_is_revoked_mints_no_session_though_another_process_still_lets_it_in(
+        self, world: World
+    ) -> None:
+        account = await world.account()
+        user, owner = await somebody(world, account), await world.key(account)
+        minting = await world.key(account, ["tokens:write"])
+        key = await scene.key_of(world, minting)
+        async with another_process(world) as elsewhere:
+            headers = {"Authorization": f"Bearer {minting}"}
+            await elsewhere.get("/v1/courses", headers=headers)
+            assert (await world.ask("DELETE", f"/v1/api-keys/{key.id}", owner)).status_code == 200
+            assert (await elsewhere.get("/v1/courses", headers=headers)).status_code == 200
+            reply = await elsewhere.post("/v1/auth/token", headers=headers, json={"user_id": user.id})
+            assert told(reply) == (401, "invalid_api_key")
+
+    @pytest.mark.parametrize("change", ["a new password", "deletion"])
+    async def test_a_password_that_is_changed_while_it_is_verified_begins_no_session(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, change: str
+    ) -> None:
+        account = await world.account()
+        user, owner = await somebody(world, account), await world.key(account)
+        verified, go_on = asyncio.Event(), asyncio.Event()
+        verify = world.services.passwords.verify
+
+        async def slowly(password: str, kept: str | None) -> bool:
+            answer = await verify(password, kept)
+            verified.set()
+            await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(world.services.passwords, "verify", slowly)
+        body = {"email": "ada@acme.test", "password": PASSWORD}
+        signing_in = asyncio.create_task(world.ask("POST", "/v1/auth/token", json=body))
+        await verified.wait()
+        path = f"/v1/users/{user.id}"
+        if change == "deletion":
+            assert (await world.ask("DELETE", path, owner)).status_code == 200
+        else:
+            assert (await world.ask("PATCH", path, owner, {"password": "another long password"})).status_code == 200
+        go_on.set()
+        assert told(await signing_in) == (401, "invalid_credentials")
 
 
 async def suspend(world: World, account: Account, *, suspended: bool = True) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from learnflow_core.access import Actor
+from learnflow_core.access import EVERY_SCOPE, Actor
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import DAY, SECOND, Instant, Mode, RefreshToken, TokenFamily, User, fold_email
 from learnflow_core.ports import Context, Session, Transaction
@@ -49,9 +49,28 @@ async def open_family(
 
 
 async def mint(tx: Transaction, actor: Actor, user_id: str, ctx: Context) -> TokenFamily:
-    """Begin a session of one of the account's users on behalf of its key, within the key's scopes."""
+    """Begin a session of one of the account's users on behalf of its key, within the key's scopes.
+
+    Revoking a key ends every session it minted, so none may begin afterwards: `invalid_api_key`, also where the
+    revocation has not yet reached whoever let the key in.
+    """
+    key = await tx.api_keys.get(actor.key_id or "")
+    if key is None or key.revoked_at is not None:
+        raise LearnFlowError(Code.INVALID_API_KEY)
     user = await get_user(tx, actor, user_id)
-    return await open_family(tx, user, scopes=actor.scopes, key_id=actor.key_id, ctx=ctx)
+    return await open_family(tx, user, scopes=actor.scopes, key_id=key.id, ctx=ctx)
+
+
+async def begin(tx: Transaction, login: User, ctx: Context) -> TokenFamily:
+    """Begin a session of a user whose password has been verified, with everything the user may do.
+
+    `login` is the user as the password was verified against it. A new password ends every session, so none may begin
+    with the one before: `invalid_credentials` when it was changed, or the user deleted, meanwhile.
+    """
+    user = await tx.users.get(login.id)
+    if user is None or user.password_hash != login.password_hash:
+        raise LearnFlowError(Code.INVALID_CREDENTIALS)
+    return await open_family(tx, user, scopes=frozenset({EVERY_SCOPE}), key_id=None, ctx=ctx)
 
 
 def check_session(session: Session | None, now: Instant) -> Session:
