@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 from learnflow_core.limiter.bucket import tokens, wait
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
@@ -18,10 +16,10 @@ class QuotaState:
 
     `remaining` is what can be taken at once, and `next_token_ns` how long no more than that can be. After
     `reset_after_ns` the quota is full again. After `retry_after_ns` it lets the refused request pass: 0 where the
-    request passed, and for a quota that would have let it pass.
+    request passed, and for a quota that would have let it pass. The state with the highest `rank` is the one to tell.
     """
 
-    __slots__ = ("_rank", "limit", "name", "next_token_ns", "remaining", "reset_after_ns", "retry_after_ns")
+    __slots__ = ("limit", "name", "next_token_ns", "rank", "remaining", "reset_after_ns", "retry_after_ns")
 
     def __init__(self, decision: Decision, quota: Quota, full_at_ns: int) -> None:
         owed = full_at_ns - decision.now_ns
@@ -31,18 +29,20 @@ class QuotaState:
         self.remaining, self.next_token_ns = tokens(owed, interval, capacity)
         self.reset_after_ns = owed
         self.retry_after_ns = 0 if decision.allowed else wait(owed, decision.cost * interval, capacity)
-        self._rank = (self.retry_after_ns, -self.remaining, owed)
+        self.rank = (self.retry_after_ns, -self.remaining, owed)
 
     def __repr__(self) -> str:
-        return f"QuotaState({', '.join(f'{field}={getattr(self, field)!r}' for field in self.__slots__[1:])})"
-
-
-_rank = attrgetter("_rank")
+        told = (field for field in self.__slots__ if field != "rank")
+        return f"QuotaState({', '.join(f'{field}={getattr(self, field)!r}' for field in told)})"
 
 
 def binding(states: list[QuotaState]) -> QuotaState | None:
     """The one of a decision's states to tell of, as `Decision.binding` says."""
-    return max(states, key=_rank, default=None)
+    told = None
+    for state in states:
+        if told is None or state.rank > told.rank:
+            told = state
+    return told
 
 
 class Decision:
@@ -86,7 +86,8 @@ class Decision:
     @property
     def states(self) -> list[QuotaState]:
         """How each quota stands, in the order asked."""
-        return [QuotaState(self, quota, full_at) for quota, full_at in zip(self.quotas, self.full_at_ns, strict=True)]
+        # Both have one length by construction, and to check that would take a quarter of the time.
+        return [QuotaState(self, quota, full_at) for quota, full_at in zip(self.quotas, self.full_at_ns)]  # noqa: B905
 
     @property
     def binding(self) -> QuotaState | None:

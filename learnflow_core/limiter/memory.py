@@ -90,7 +90,7 @@ class MemoryLimiter:
                 decide = self._hit_unknown
             else:
                 decide = self._refuse
-            for quota, full_at in zip(quotas, taken, strict=False):
+            for quota, full_at in zip(quotas, taken):  # noqa: B905 - put back in those that were reached
                 tables[quota.bucket][key] = full_at - cost * quota.interval_ns
             return decide(key, quotas, cost, now)
 
