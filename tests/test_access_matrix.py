@@ -15,7 +15,7 @@ import pytest
 
 from learnflow_core.access import SCOPES
 from learnflow_core.errors import Code
-from learnflow_core.model import Account, Course, Enrollment, User
+from learnflow_core.model import SECOND, Account, Course, Enrollment, User
 from learnflow_core.usecases import accounts, api_keys
 from learnflow_http import openapi
 from learnflow_http.errors import STATUS
@@ -191,7 +191,7 @@ class Cast:
 
     async def _ended_key(self, caller: str) -> str:
         if caller == "expired key":
-            secret = await self.world.key(self.account, expires_at=self.world.now + 1)
+            secret = await self.world.key(self.account, expires_at=self.world.now + SECOND)
             self.world.clock.advance(1)
             return secret
         secret = await self.world.key(self.account)
