@@ -20,7 +20,9 @@ from learnflow_http.redaction import redact, suspicious
 Format = Literal["json", "plain"]
 
 NOISE = st.text(max_size=40)
-SAFE = st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=12, max_size=40)
+TOKEN_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+SAFE = st.text(TOKEN_CHARACTERS, min_size=12, max_size=40).map("x9Q{}".format)
+"""Secrets of a client's own making; no word that stands around them in a test contains one."""
 
 
 @pytest.fixture(autouse=True)
