@@ -99,6 +99,13 @@ def test_unknown_keys_share_buckets_at_the_cap_and_are_counted() -> None:
     assert owing(limiter) == 3
 
 
+def test_a_decision_over_several_shared_buckets_counts_once() -> None:
+    limiter = new_limiter(Clock(), max_buckets=2)
+    limiter.hit("own", MINUTE_AND_DAY)
+    limiter.hit("shares", MINUTE_AND_DAY)
+    assert (limiter.overflow_hits, owing(limiter)) == (1, 4)
+
+
 def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> None:
     clock = Clock()
     limiter = new_limiter(clock, max_buckets=1, overflow_buckets=1)
