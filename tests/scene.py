@@ -5,8 +5,11 @@ Everything is made by the use cases themselves, so it is as it would be had some
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
+
+import httpx2 as httpx
 
 from learnflow_core.access import actor_for
 from learnflow_core.errors import Code
@@ -21,6 +24,20 @@ from tests.world import World
 
 PAYS = "pm_visa_4242"
 """The sandbox's payment method that pays."""
+
+RATE_LIMIT_FIELDS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit")
+
+
+def told(reply: httpx.Response) -> tuple[int, str, str | None]:
+    """What a refusal says: its status, its code, and the parameter that is wrong, if it is one."""
+    error = reply.json()["error"]
+    return reply.status_code, error["code"], error.get("param")
+
+
+def links(reply: httpx.Response) -> dict[str, str]:
+    """The targets of a reply's `Link` field, by relation."""
+    found = re.findall(r'<([^>]*)>; rel="(\w+)"', reply.headers["Link"])
+    return {relation: target for target, relation in found}
 
 
 async def course(

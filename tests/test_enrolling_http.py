@@ -1,4 +1,4 @@
-"""Enrolling over HTTP: the order of its checks, and that money and seats come out right whatever happens meanwhile."""
+"""Enrolling over HTTP: the order of its checks, and that money and seats come out right at any rush."""
 
 from __future__ import annotations
 
@@ -7,87 +7,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx2 as httpx
 import pytest
 
-from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Account, Course, Mode, Plan, User
-from learnflow_core.usecases import users
-from learnflow_core.usecases.users import NewUser
+from learnflow_core.model import Mode, User
 from tests import scene
 from tests.scene import PAYS
+from tests.school import School, school_on, told
 from tests.world import World
-
-DAY_S = 86_400
-
-
-class School:
-    """An account on Professional with its key, a learner, and a payment service that is watched."""
-
-    def __init__(self, world: World, account: Account, key: str, user: User) -> None:
-        self.world = world
-        self.account = account
-        self.key = key
-        self.user = user
-        self.gateway = scene.watch_payments(world)
-
-    async def course(self, **fields: Any) -> Course:
-        return await scene.course(self.world, self.account, **fields)
-
-    async def enrol(
-        self,
-        course: Course | str,
-        method: str | None = PAYS,
-        *,
-        user: User | str | None = None,
-        credential: str | None = None,
-    ) -> httpx.Response:
-        who = user or self.user
-        body = {
-            "user_id": who if isinstance(who, str) else who.id,
-            "course_id": course if isinstance(course, str) else course.id,
-        }
-        if method is not None:
-            body["payment_method_id"] = method
-        return await self.world.ask("POST", "/v1/enrollments", credential or self.key, body)
-
-    async def change(self, course: Course, **changes: Any) -> None:
-        reply = await self.world.ask("PATCH", f"/v1/courses/{course.id}", self.key, changes)
-        assert reply.status_code == 200, reply.text
-
-    async def cancel(self, enrollment_id: str) -> httpx.Response:
-        return await self.world.ask("POST", f"/v1/enrollments/{enrollment_id}/cancel", self.key)
-
-    async def progress(self, enrollment_id: str, progress: Any) -> httpx.Response:
-        body = {"progress": progress}
-        return await self.world.ask("PATCH", f"/v1/enrollments/{enrollment_id}", self.key, body)
-
-    async def enrollments(self, **filters: str) -> list[dict[str, Any]]:
-        reply = await self.world.client.get(
-            "/v1/enrollments", params=filters, headers={"Authorization": f"Bearer {self.key}"}
-        )
-        found: list[dict[str, Any]] = reply.json()["data"]
-        return found
-
-    async def students(self, course: Course) -> int:
-        await self.world.sweep()
-        return int((await self.world.ask("GET", f"/v1/courses/{course.id}")).json()["total_students"])
-
-    async def crowd(self, number: int) -> list[User]:
-        owner, ctx = self.world.owner(self.account), self.world.ctx
-        people = [NewUser(email=f"{n}@crowd.test", name=f"Person {n}") for n in range(number)]
-        return await self.world.services.storage.write(
-            lambda tx: _all(users.create_user(tx, owner, new, None, ctx) for new in people)
-        )
-
-
-async def _all(made: Any) -> list[User]:
-    return [await one for one in made]
-
-
-async def school_on(world: World, plan: Plan, licenses: int | None = None) -> School:
-    account = await world.account(plan=plan, licenses=licenses)
-    return School(world, account, await world.key(account), await world.user(account, "ada@acme.test"))
 
 
 @pytest.fixture
@@ -95,10 +21,6 @@ async def school(world: World) -> AsyncIterator[School]:
     """A school whose books agree at the end of the test."""
     yield await school_on(world, "professional")
     assert list(await world.services.storage.check()) == []
-
-
-def told(reply: httpx.Response) -> tuple[int, str]:
-    return reply.status_code, reply.json()["error"]["code"]
 
 
 class TestTheOrderOfChecks:
@@ -314,135 +236,6 @@ class TestAtOnce:
         assert Counter(reply.status_code for reply in replies) == {201: 5, 403: 15}
 
 
-class TestLeaving:
-    async def test_a_paid_enrolment_is_refunded_once(self, school: School) -> None:
-        course = await school.course(seats=1)
-        made = (await school.enrol(course)).json()["id"]
-        for _ in range(3):
-            left = await school.cancel(made)
-            assert (left.status_code, left.json()["status"]) == (200, "refunded")
-        assert len(school.gateway.refunds) == 1
-        assert await school.students(course) == 0
-        again = await school.enrol(course)
-        assert (again.status_code, again.json()["id"] != made) == (201, True)
-        assert len(school.gateway.paid) == 2
-
-    async def test_a_hundred_cancellations_at_once_refund_once(self, school: School) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        replies = await asyncio.gather(*[school.cancel(made) for _ in range(100)])
-        assert {(reply.status_code, reply.json()["status"]) for reply in replies} == {(200, "refunded")}
-        assert len(school.gateway.refunds) == 1
-
-    async def test_what_cost_nothing_is_cancelled_at_any_time(self, school: School) -> None:
-        made = (await school.enrol(await school.course(cents=0), None)).json()["id"]
-        school.world.clock.advance(100 * DAY_S)
-        assert (await school.cancel(made)).json()["status"] == "cancelled"
-        assert school.gateway.refunds == []
-
-    async def test_the_refund_window_is_fourteen_days_to_the_second(self, school: School) -> None:
-        early = (await school.enrol(await school.course())).json()["id"]
-        late = (await school.enrol(await school.course())).json()["id"]
-        school.world.clock.advance(14 * DAY_S)
-        assert (await school.cancel(early)).json()["status"] == "refunded"
-        school.world.clock.advance(1)
-        assert told(await school.cancel(late)) == (403, "refund_window_closed")
-        active = [one["id"] for one in await school.enrollments(status="active")]
-        assert active == [late]
-
-    async def test_what_is_completed_is_not_left(self, school: School) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        await school.progress(made, 100)
-        assert told(await school.cancel(made)) == (403, "enrollment_not_active")
-
-    async def test_a_refund_that_the_payment_service_does_not_take_is_given_by_the_sweep(self, school: School) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
-        left = await school.cancel(made)
-        assert (left.status_code, left.json()["status"], school.gateway.refunds) == (200, "refunded", [])
-        school.gateway.away = None
-        school.world.clock.advance(11)
-        await school.world.sweep()
-        await school.world.sweep()
-        assert len(school.gateway.refunds) == 1
-
-
-class TestProgress:
-    @pytest.mark.parametrize("value", [-1, 101, 1.5, "50", None, True, 10**30, [], "1e1"])
-    async def test_it_is_a_whole_number_of_percent(self, school: School, value: Any) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        reply = await school.progress(made, value)
-        assert told(reply) == (400, "invalid_parameter")
-        assert reply.json()["error"]["param"] == "progress"
-
-    async def test_it_moves_either_way_until_100_completes_it_for_good(self, school: School) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        for value in (0, 50, 20, 99):
-            reply = await school.progress(made, value)
-            assert (reply.json()["progress"], reply.json()["status"]) == (value, "active")
-        school.world.clock.advance(60)
-        done = (await school.progress(made, 100)).json()
-        assert (done["status"], done["completed_at"]) == ("completed", "2024-01-15T09:31:00Z")
-        school.world.clock.advance(60)
-        assert (await school.progress(made, 100)).json() == done
-        for value in (0, 99):
-            assert told(await school.progress(made, value)) == (403, "enrollment_not_active")
-
-    async def test_what_was_left_has_no_progress(self, school: School) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        await school.cancel(made)
-        assert told(await school.progress(made, 50)) == (403, "enrollment_not_active")
-
-    async def test_completing_twice_at_once_issues_one_certificate(self, school: School) -> None:
-        made = (await school.enrol(await school.course())).json()["id"]
-        replies = await asyncio.gather(*[school.progress(made, 100) for _ in range(20)])
-        assert len({reply.json()["certificate_id"] for reply in replies}) == 1
-
-    async def test_a_completed_prerequisite_opens_the_next_course(self, school: School) -> None:
-        first = await school.course()
-        second = await school.course(prerequisites=(first.id,))
-        made = (await school.enrol(first)).json()["id"]
-        assert told(await school.enrol(second)) == (403, "prerequisite_not_met")
-        await school.progress(made, 100)
-        assert (await school.enrol(second)).status_code == 201
-
-
-class TestCertificates:
-    async def completed(self, school: School) -> str:
-        made = (await school.enrol(await school.course(title="Rust"))).json()["id"]
-        certificate: str = (await school.progress(made, 100)).json()["certificate_id"]
-        return certificate
-
-    async def test_anyone_can_verify_one(self, school: School) -> None:
-        certificate = await self.completed(school)
-        reply = await school.world.ask("GET", f"/v1/certificates/{certificate}/verify")
-        found = reply.json()
-        assert (reply.status_code, found["valid"], found["recipient"]) == (200, True, school.user.name)
-        assert (found["course_title"], found["issued_at"]) == ("Rust", "2024-01-15T09:30:00Z")
-        absent = await school.world.ask("GET", "/v1/certificates/crt_x/verify")
-        assert told(absent) == (404, "certificate_not_found")
-
-    async def test_a_revoked_one_is_not_valid_any_more(self, school: School) -> None:
-        certificate = await self.completed(school)
-        path = f"/v1/certificates/{certificate}"
-        revoked = await school.world.ask("DELETE", path, school.key)
-        school.world.clock.advance(60)
-        assert (await school.world.ask("DELETE", path, school.key)).json() == revoked.json()
-        found = (await school.world.ask("GET", f"{path}/verify")).json()
-        assert (found["valid"], found["revoked_at"]) == (False, "2024-01-15T09:30:00Z")
-
-    async def test_it_says_what_was_true_on_its_day(self, school: School) -> None:
-        certificate = await self.completed(school)
-        await school.world.ask("PATCH", f"/v1/users/{school.user.id}", school.key, {"name": "Countess"})
-        found = (await school.world.ask("GET", f"/v1/certificates/{certificate}", school.key)).json()
-        assert found["recipient"] == school.user.name
-
-    async def test_deleting_the_person_takes_the_name_off(self, school: School) -> None:
-        certificate = await self.completed(school)
-        await school.world.ask("DELETE", f"/v1/users/{school.user.id}", school.key)
-        found = (await school.world.ask("GET", f"/v1/certificates/{certificate}/verify")).json()
-        assert (found["valid"], found["recipient"]) == (True, None)
-
-
 class TestModes:
     async def test_the_test_mode_has_its_own_people_and_seats_and_counts_for_nothing(self, world: World) -> None:
         account = await world.account(plan="professional")
@@ -456,110 +249,3 @@ class TestModes:
             assert (reply.status_code, len(gateway.paid)) == (201, 1)
         await world.sweep()
         assert (await world.ask("GET", f"/v1/courses/{course.id}")).json()["total_students"] == 1
-
-
-class TestASilentPaymentService:
-    @pytest.fixture
-    async def pending(self, school: School) -> Course:
-        """A course in which an enrolment is pending: the payment service charged, and its answer was lost."""
-        course = await school.course(seats=1)
-        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=7)
-        reply = await school.enrol(course)
-        assert told(reply) == (503, "service_unavailable")
-        assert reply.headers["Retry-After"] == "7"
-        return course
-
-    async def test_until_it_answers_the_enrolment_is_pending_and_holds_its_seat(
-        self, school: School, pending: Course
-    ) -> None:
-        (found,) = await school.enrollments()
-        assert found["status"] == "pending"
-        assert told(await school.enrol(pending, user=(await school.crowd(1))[0])) == (403, "course_full")
-        assert told(await school.progress(found["id"], 10)) == (403, "enrollment_not_active")
-        assert told(await school.cancel(found["id"])) == (403, "enrollment_not_active")
-        assert told(await school.enrol(pending)) == (503, "service_unavailable")
-        await school.world.sweep()
-        assert (await school.enrollments())[0]["status"] == "pending"
-
-    async def test_a_retry_finishes_it_and_charges_nothing_more(self, school: School, pending: Course) -> None:
-        school.gateway.away = None
-        retried = await school.enrol(pending)
-        assert (retried.status_code, retried.json()["status"]) == (200, "active")
-        assert len(set(school.gateway.asked)) == len(school.gateway.paid) == 1
-
-    async def test_a_retry_with_another_method_still_means_the_first_charge(
-        self, school: School, pending: Course
-    ) -> None:
-        school.gateway.away = None
-        for method in ("pm_visa_0002", None):
-            assert (await school.enrol(pending, method)).status_code == 200
-        assert len(set(school.gateway.asked)) == 1
-
-    async def test_the_sweep_finishes_it(self, school: School, pending: Course) -> None:
-        school.gateway.away = None
-        school.world.clock.advance(11)
-        await school.world.sweep()
-        assert (await school.enrollments())[0]["status"] == "active"
-        assert await school.students(pending) == 1
-        assert len(school.gateway.paid) == 1
-
-    async def test_sweeps_and_retries_at_once_agree(self, school: School, pending: Course) -> None:
-        school.gateway.away = None
-        school.world.clock.advance(11)
-        replies = await asyncio.gather(
-            *[school.enrol(pending) for _ in range(20)], *[school.world.sweep() for _ in range(5)]
-        )
-        assert {reply.status_code for reply in replies if reply is not None} == {200}
-        assert len(school.gateway.paid) == 1
-
-    async def test_a_service_that_charged_nothing_before_it_went_away_charges_on_the_retry(
-        self, school: School
-    ) -> None:
-        school.gateway.away, school.gateway.away_when = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE), "before"
-        course = await school.course()
-        assert (await school.enrol(course)).status_code == 503
-        assert len(school.gateway.paid) == 0
-        school.gateway.away = None
-        assert (await school.enrol(course)).status_code == 200
-        assert len(school.gateway.paid) == 1
-
-    async def test_a_refusal_that_comes_late_frees_the_seat(self, school: School) -> None:
-        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
-        course = await school.course(seats=1)
-        assert (await school.enrol(course, "pm_visa_0002")).status_code == 503
-        school.gateway.away = None
-        school.world.clock.advance(11)
-        await school.world.sweep()
-        assert [one["status"] for one in await school.enrollments()] == ["cancelled"]
-        assert (await school.enrol(course, user=(await school.crowd(1))[0])).status_code == 201
-
-    async def test_a_retry_after_a_late_refusal_tries_with_its_own_method(self, school: School) -> None:
-        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
-        course = await school.course(seats=1)
-        assert (await school.enrol(course, "pm_visa_0002")).status_code == 503
-        school.gateway.away = None
-        retried = await school.enrol(course)
-        assert (retried.status_code, retried.json()["status"]) == (201, "active")
-        assert len(school.gateway.paid) == 1
-
-    async def test_a_crash_right_after_the_charge_is_put_right_by_the_sweep(self, school: School) -> None:
-        charged = asyncio.Event()
-        charge = school.gateway.charge
-
-        async def charge_and_hang(payment: Any) -> Any:
-            await charge(payment)
-            charged.set()
-            await asyncio.Event().wait()
-
-        school.gateway.charge = charge_and_hang  # type: ignore[method-assign]
-        course = await school.course()
-        doomed = asyncio.create_task(school.enrol(course))
-        await charged.wait()
-        doomed.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await doomed
-        school.gateway.charge = charge  # type: ignore[method-assign]
-        school.world.clock.advance(11)
-        await school.world.sweep()
-        assert (await school.enrollments())[0]["status"] == "active"
-        assert len(school.gateway.paid) == 1

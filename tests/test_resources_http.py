@@ -8,14 +8,10 @@ import httpx2 as httpx
 import pytest
 
 from tests import scene
+from tests.scene import told
 from tests.world import World
 
 COURSE: dict[str, Any] = {"title": "Rust", "category": "code", "price": {"amount": 10, "currency": "USD"}}
-
-
-def told(reply: httpx.Response) -> tuple[int, str, str | None]:
-    error = reply.json()["error"]
-    return reply.status_code, error["code"], error.get("param")
 
 
 @pytest.fixture
