@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 from msgspec.structs import FieldInfo
@@ -12,6 +12,11 @@ from msgspec.structs import FieldInfo
 from learnflow_core.errors import Code, LearnFlowError
 
 _BodyType = type[msgspec.Struct]
+
+_MAX_NAME: Final = 100
+_MAX_REASON: Final = 200
+"""So many characters of a name, and of a reason that may quote a value, are sent back: both are as long as a client
+likes, and no reason of our own is longer."""
 
 
 def check_media_type(content_type: str | None) -> None:
@@ -33,7 +38,8 @@ def parse_body(raw: bytes, body_type: _BodyType) -> msgspec.Struct:
     try:
         return msgspec.json.decode(raw, type=body_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _explain(_json(raw), body_type, "")
+        _check_json(raw)
+        _explain(raw, body_type, "")
         raise LearnFlowError(Code.INVALID_JSON) from error
 
 
@@ -45,13 +51,14 @@ def parse_query(pairs: Sequence[tuple[str, str]], query_type: _BodyType | None) 
     params: dict[str, str] = {}
     for name, value in pairs:
         if name in params:
-            raise LearnFlowError(Code.INVALID_PARAMETER, f"{name} is given more than once.", param=name)
+            shown = name[:_MAX_NAME]
+            raise LearnFlowError(Code.INVALID_PARAMETER, f"{shown} is given more than once.", param=shown)
         params[name] = value
     if query_type is None:
         return params, None
     for name, field in _fields(query_type).items():
         if name in params:
-            _check_field(params[name], field.type, name)
+            _check_field(msgspec.json.encode(params[name]), field.type, name)
     return params, msgspec.convert(params, query_type)
 
 
@@ -61,41 +68,62 @@ def _fields(struct: _BodyType) -> Mapping[str, FieldInfo]:
     return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 
-def _json(raw: bytes) -> Any:
+def _check_json(raw: bytes) -> None:
     try:
-        return msgspec.json.decode(raw)
+        msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LearnFlowError(Code.INVALID_JSON) from error
 
 
-def _explain(value: Any, struct: _BodyType, path: str) -> None:
-    """Find what keeps `value` from being a `struct`, and raise it."""
-    if not isinstance(value, Mapping):
+def _explain(raw: bytes, struct: _BodyType, path: str) -> None:
+    """Find what keeps `raw`, which is JSON, from being a `struct`, and raise it."""
+    try:
+        given = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError as error:
         where = path.rstrip(".")
         message = f"{where or 'The body'} must be a JSON object."
-        raise LearnFlowError(Code.INVALID_PARAMETER, message, param=where or None)
+        raise LearnFlowError(Code.INVALID_PARAMETER, message, param=where or None) from error
     fields = _fields(struct)
-    for given in value:
-        if given not in fields:
-            raise LearnFlowError(Code.UNKNOWN_PARAMETER, f"There is no field {path}{given}.", param=f"{path}{given}")
+    for name in given:
+        if name not in fields:
+            unknown = path + name[:_MAX_NAME]
+            raise LearnFlowError(Code.UNKNOWN_PARAMETER, f"There is no field {unknown}.", param=unknown)
     for name, field in fields.items():
-        if name in value:
-            _check_field(value[name], field.type, path + name)
+        if name in given:
+            _check_field(bytes(given[name]), field.type, path + name)
         elif field.required:
             raise LearnFlowError(Code.MISSING_PARAMETER, f"{path}{name} is needed.", param=path + name)
 
 
-def _check_field(value: Any, field_type: Any, param: str) -> None:
-    for struct, is_item in _structs_in(field_type):
-        if is_item and isinstance(value, list):
-            for index, item in enumerate(value):
-                _explain(item, struct, f"{param}.{index}.")
-        elif not is_item and value is not None:
-            _explain(value, struct, f"{param}.")
+def _check_field(raw: bytes, field_type: Any, param: str) -> None:
+    """Only a part that does not fit is looked into, so that the whole costs the depth of a body times its size."""
     try:
-        msgspec.json.decode(msgspec.json.encode(value), type=field_type)
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise LearnFlowError(Code.INVALID_PARAMETER, f"{param}: {error}.", param=param) from error
+        msgspec.json.decode(raw, type=field_type)
+    except msgspec.ValidationError as error:
+        for struct, is_item in _structs_in(field_type):
+            if is_item:
+                _check_items(raw, struct, param)
+            elif raw != b"null":
+                _explain(raw, struct, f"{param}.")
+        reason = str(error)[:_MAX_REASON]
+        raise LearnFlowError(Code.INVALID_PARAMETER, f"{param}: {reason}.", param=param) from error
+
+
+def _check_items(raw: bytes, struct: _BodyType, param: str) -> None:
+    decode = msgspec.json.Decoder(struct).decode
+    for index, item in enumerate(_items(raw)):
+        try:
+            decode(item)
+        except msgspec.ValidationError:
+            _explain(bytes(item), struct, f"{param}.{index}.")
+
+
+def _items(raw: bytes) -> list[msgspec.Raw]:
+    """The items of a list; of what is none, none."""
+    try:
+        return msgspec.json.decode(raw, type=list[msgspec.Raw])
+    except msgspec.ValidationError:
+        return []
 
 
 def _structs_in(field_type: Any) -> list[tuple[_BodyType, bool]]:
