@@ -46,7 +46,7 @@ def decoded(raw: bytes) -> tuple[LearnFlowError, int]:
     calls: list[str] = []
 
     def note(_frame: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and function.__name__ == "decode":
+        if event == "c_call" and function.__name__.endswith("decode"):
             calls.append(event)
 
     sys.setprofile(note)
