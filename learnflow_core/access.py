@@ -29,12 +29,15 @@ SCOPES: dict[str, str] = {
 }
 """Every scope an API key can have, and what it lets the key do."""
 
+_LEARNING = frozenset({"users:write", "enrollments:read", "enrollments:write", "certificates:read"})
+
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
-    "learner": frozenset(),
-    "instructor": frozenset({"courses:write", "enrollments:read", "enrollments:write", "certificates:read"}),
+    "learner": _LEARNING,
+    "instructor": _LEARNING | {"courses:write"},
     "admin": frozenset({EVERY_SCOPE}),
 }
-"""What a caller must hold to grant a role, or to take over (by a new password) somebody who has it."""
+"""What somebody with a role can do once signed in: what a caller must hold to grant the role, or a password to its
+owner."""
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -151,6 +154,10 @@ def require_grant(actor: Actor, scopes: Collection[str]) -> None:
         raise LearnFlowError(Code.FORBIDDEN, "Nobody can grant more than they have.", details={"scopes": missing})
 
 
-def require_role_grant(actor: Actor, role: Role) -> None:
-    """Refuse to make, or to take over, somebody with a role that goes beyond what the actor holds (`forbidden`)."""
-    require_grant(actor, ROLE_SCOPES[role])
+def require_role_grant(actor: Actor, role: Role, *, password: bool = False) -> None:
+    """Refuse to make, to change or to delete somebody whose role goes beyond what the actor holds (`forbidden`).
+
+    A learner without a `password` being set can do nothing by that, and is anyone's to look after.
+    """
+    if role != "learner" or password:
+        require_grant(actor, ROLE_SCOPES[role])

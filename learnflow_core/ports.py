@@ -331,6 +331,9 @@ class Replies(Protocol):
     async def drop(self, scope: str, key: str) -> None:
         """Forget the reply under the key."""
 
+    async def drop_naming(self, record_id: str) -> None:
+        """Forget every reply whose body names this id."""
+
 
 class SandboxCharges(Protocol):
     """The sandbox payment service's own record of what it was asked, by idempotency key."""

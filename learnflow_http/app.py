@@ -20,6 +20,7 @@ from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context
 from learnflow_core.usecases.enrollments import Gateways, finish_unresolved
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
+from learnflow_http.exchange import BodyMemory
 from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
 from learnflow_http.settings import Settings, old_secret_for, secret_for
@@ -60,6 +61,7 @@ async def open_services(
             authenticator=Authenticator(storage, signer),
             signer=signer,
             passwords=passwords,
+            bodies=BodyMemory(),
             trusted_proxies=tuple(ipaddress.ip_network(network) for network in settings.trusted_proxies),
             clock_ns=clock_ns,
             random_bytes=random_bytes,

@@ -33,6 +33,9 @@ SKEW: Instant = 60 * SECOND
 REMEMBERED = 10_000
 """How many credentials each table remembers; beyond that the one remembered longest goes first."""
 
+MAX_WAITING = 200
+"""How many passwords wait for their turn: some seconds' worth of work."""
+
 TokenUse = Literal["access", "refresh"]
 LIFETIMES: dict[TokenUse, Instant] = {"access": ACCESS_LIFETIME, "refresh": REFRESH_LIFETIME}
 T = TypeVar("T")
@@ -142,24 +145,30 @@ class TokenSigner:
 
 class PasswordHasher:
     """Argon2id with OWASP's small profile (19 MiB, two passes, one lane), on few threads so that many sign-ins at once
-    take their turn instead of the machine's memory."""
+    take their turn instead of the machine's memory.
 
-    def __init__(self, threads: int = 2) -> None:
+    New passwords have a thread of their own: whoever sets many keeps nobody from signing in. A turn that is too far
+    away is refused (`service_unavailable`).
+    """
+
+    def __init__(self) -> None:
         self._argon2 = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._hashing = _Turns(1)
+        self._verifying = _Turns(2)
         self._nobody = self._argon2.hash("the password of nobody")
 
     async def hash(self, password: str) -> str:
         """The hash to keep of a password."""
-        return await self._run(lambda: self._argon2.hash(password))
+        return await self._hashing.run(lambda: self._argon2.hash(password))
 
     async def verify(self, password: str, kept: str | None) -> bool:
         """Whether `kept` is of this password. Takes as long for nobody's hash (None) as for somebody's."""
-        return await self._run(lambda: self._matches(password, kept or self._nobody)) and kept is not None
+        return await self._verifying.run(lambda: self._matches(password, kept or self._nobody)) and kept is not None
 
     def close(self) -> None:
         """Let the threads go."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._hashing.close()
+        self._verifying.close()
 
     def _matches(self, password: str, kept: str) -> bool:
         try:
@@ -167,8 +176,25 @@ class PasswordHasher:
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+class _Turns:
+    """Work on a few threads, and a queue that has an end."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._waiting = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= MAX_WAITING:
+            raise LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=1)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Authenticator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import parse_qsl
@@ -118,20 +119,25 @@ class Exchange:
         except ValueError as error:
             raise LearnFlowError(Code.INVALID_REQUEST, "The query must be percent-encoded UTF-8.") from error
 
-    async def body(self) -> bytes:
+    async def body(self, memory: BodyMemory) -> bytes:
         """The whole body; `payload_too_large` beyond 1 MiB, once what was sent is read and dropped (up to 4 MiB)."""
         chunks: list[bytes] = []
-        size = 0
+        size = held = 0
         more = True
-        while more and size <= MAX_DROPPED:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnectedError
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            more = message.get("more_body", False)
-            if size <= MAX_BODY:
-                chunks.append(chunk)
+        try:
+            while more and size <= MAX_DROPPED:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnectedError
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                more = message.get("more_body", False)
+                if size <= MAX_BODY:
+                    memory.take(self.client, len(chunk))
+                    held += len(chunk)
+                    chunks.append(chunk)
+        finally:
+            memory.give_back(self.client, held)
         if size > MAX_BODY:
             raise LearnFlowError(Code.PAYLOAD_TOO_LARGE)
         return b"".join(chunks)
@@ -148,6 +154,28 @@ class Exchange:
 def is_api(path: str) -> bool:
     """Whether a path belongs to the API, whose replies tell of the rate limit."""
     return path == "/v1" or path.startswith("/v1/")
+
+
+class BodyMemory:
+    """How many bytes of bodies that are not whole yet are held at the same time: in all, and for one address, so that
+    those who never finish what they send cannot fill the memory, nor keep others from sending."""
+
+    def __init__(self, in_all: int = 128 * MAX_BODY, for_one: int = 16 * MAX_BODY) -> None:
+        self._in_all = in_all
+        self._for_one = for_one
+        self._held: Counter[str] = Counter()
+
+    def take(self, client: str, size: int) -> None:
+        """Hold `size` more bytes for an address, unless that is too much (`service_unavailable`)."""
+        if self._held.total() + size > self._in_all or self._held[client] + size > self._for_one:
+            raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "Too many bodies are on their way.", retry_after_s=1)
+        self._held[client] += size
+
+    def give_back(self, client: str, size: int) -> None:
+        """Hold so many bytes less."""
+        self._held[client] -= size
+        if not self._held[client]:
+            del self._held[client]
 
 
 class ClientDisconnectedError(Exception):

@@ -109,21 +109,22 @@ async def once(storage: Storage, key: Key, run: Callable[[], Awaitable[Outcome]]
 
 
 async def _claim(storage: Storage, key: Key) -> Reply | None:
-    """Claim the key, or wait for the reply of whoever has; None when it is ours."""
+    """Claim the key, or wait for the reply of whoever has; None when it is ours. Waiting only reads."""
 
-    async def work(tx: Transaction) -> Reply | None:
+    async def claim(tx: Transaction) -> Reply | None:
         kept = await tx.replies.get(key.scope, key.key)
         if kept is None or (kept.status == RUNNING and kept.claimed_at <= key.now - CLAIM_LIFETIME):
             await tx.replies.put(key.scope, key.key, key.reply(RUNNING, b""))
             return None
         return kept
 
+    kept = await storage.write(claim)
     for _ in range(round(WAIT_S / POLL_S)):
-        kept = await storage.write(work)
         if kept is None or kept.status != RUNNING:
             return kept
         _check_same_body(key, kept)
         await asyncio.sleep(POLL_S)
+        kept = await storage.read(lambda tx: tx.replies.get(key.scope, key.key)) or await storage.write(claim)
     raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "The first request with this key is still running.", retry_after_s=1)
 
 

@@ -22,7 +22,7 @@ from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import Context, Transaction
 from learnflow_http import conditional, cors, error_reference, idempotency, logs
 from learnflow_http.call import Call
-from learnflow_http.errors import STATUS, challenge
+from learnflow_http.errors import RETRY_AFTER_S, STATUS, challenge
 from learnflow_http.exchange import ClientDisconnectedError, Exchange, Reply, is_api
 from learnflow_http.idempotency import Outcome
 from learnflow_http.operations import Operation
@@ -34,9 +34,6 @@ logger = logging.getLogger("learnflow.http")
 ANONYMOUS = quotas("starter")
 """What an address may ask for without a credential."""
 
-RETRY_AFTER_S = 1
-"""When to try again after a failure that says nothing better."""
-
 Work = Callable[[Exchange], Awaitable[Reply]]
 
 
@@ -44,7 +41,7 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
     """Answer one request: the steps in the order of the contract, each of which may refuse."""
     body, raw = None, b""
     if operation.sign_in is not None:
-        body, raw = await _body(operation, exchange)
+        body, raw = await _body(services, operation, exchange)
         exchange.actor = await operation.sign_in(services, exchange, body)
     else:
         exchange.actor = await _authenticate(services, operation, exchange)
@@ -52,7 +49,8 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
     if exchange.actor is not None:
         permit(exchange.actor, operation.scope, operation.roles)
     if operation.body is not None and body is None:
-        body, raw = await _body(operation, exchange)
+        body, raw = await _body(services, operation, exchange)
+        exchange.actor = await _still_permitted(services, operation, exchange)
     pairs = exchange.query()
     params, query = parse_query(pairs, operation.query)
     filters = _filters(operation, exchange.path, params)
@@ -103,11 +101,21 @@ async def _take(services: Services, exchange: Exchange, cost: int) -> Decision:
     return await services.limiter.hit(key, of_caller, cost)
 
 
-async def _body(operation: Operation, exchange: Exchange) -> tuple[Any, bytes]:
+async def _body(services: Services, operation: Operation, exchange: Exchange) -> tuple[Any, bytes]:
+    """The body, decoded and as it came; the request happens when it has come."""
     assert operation.body is not None, "only operations that take a body are asked for it"
     check_media_type(exchange.header(b"content-type"))
-    raw = await exchange.body()
+    raw = await exchange.body(services.bodies)
+    exchange.now_ns = services.clock_ns()
     return parse_body(raw, operation.body), raw
+
+
+async def _still_permitted(services: Services, operation: Operation, exchange: Exchange) -> Actor | None:
+    """The actor, looked up again: a body may take long to come, and the credential may have been revoked meanwhile."""
+    actor = await _authenticate(services, operation, exchange)
+    if actor is not None:
+        permit(actor, operation.scope, operation.roles)
+    return actor
 
 
 def _filters(operation: Operation, path: str, params: dict[str, str]) -> dict[str, str]:
@@ -214,14 +222,14 @@ def _marked(reply: Reply, *, replayed: bool) -> Reply:
 
 
 async def unrouted(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
-    """The reply where there is no such address or method: it costs its caller a request, if there is one left, and
-    OPTIONS nothing."""
+    """The reply where there is no such address or method: it costs its caller a request, if there is one left, or its
+    address a refused credential, and OPTIONS nothing."""
     if is_api(exchange.path):
         try:
             exchange.actor = await _actor(services, exchange)
-        except LearnFlowError:
-            exchange.actor = None  # the address is told first; a bad credential does not change that
-        exchange.decision = await _take(services, exchange, cost=0 if exchange.method == "OPTIONS" else 1)
+            exchange.decision = await _take(services, exchange, cost=0 if exchange.method == "OPTIONS" else 1)
+        except LearnFlowError:  # that there is nothing here is told first
+            exchange.decision = await services.limiter.hit(exchange.failed_key, FAILED_CREDENTIALS)
     return _error_reply(services, exchange, error)
 
 

@@ -18,6 +18,7 @@ from learnflow_http.services import Services
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
+PAGE_METHODS = b"GET, HEAD, OPTIONS"
 FOR_EVER = b"public, max-age=31536000, immutable"
 
 
@@ -59,12 +60,16 @@ class Page:
         self._work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = self._work if scope["method"] in ("GET", "HEAD") else self._not_allowed
+        works = {"GET": self._work, "HEAD": self._work, "OPTIONS": self._options}
+        work = works.get(scope["method"], self._not_allowed)
         await answer(self._services, scope, receive, send, work, limited=False)
+
+    async def _options(self, _exchange: Exchange) -> Reply:
+        return Reply(200, b"", [(b"allow", PAGE_METHODS)])
 
     async def _not_allowed(self, exchange: Exchange) -> Reply:
         reply = await unrouted(self._services, exchange, LearnFlowError(Code.METHOD_NOT_ALLOWED))
-        reply.headers.append((b"allow", b"GET, HEAD"))
+        reply.headers.append((b"allow", PAGE_METHODS))
         return reply
 
 

@@ -9,7 +9,7 @@ from learnflow_core.limiter import Limiter
 from learnflow_core.ports import Storage
 from learnflow_core.usecases.enrollments import Gateways
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
-from learnflow_http.exchange import Network
+from learnflow_http.exchange import BodyMemory, Network
 from learnflow_http.settings import Settings
 
 
@@ -24,6 +24,7 @@ class Services(NamedTuple):
     authenticator: Authenticator
     signer: TokenSigner
     passwords: PasswordHasher
+    bodies: BodyMemory
     trusted_proxies: tuple[Network, ...]
     clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]

@@ -177,16 +177,23 @@ def test_what_was_granted_grants_no_more_than_its_granter_could(
 
 @pytest.mark.parametrize("role", [None, *ROLES])
 @pytest.mark.parametrize("made", ROLES)
-def test_whoever_makes_a_user_of_a_role_has_all_the_power_that_the_role_gives(made: Role, role: Role | None) -> None:
+def test_whoever_gives_a_password_has_all_the_power_that_its_owner_gets(made: Role, role: Role | None) -> None:
     for scopes in SCOPE_SETS:
-        makes = allowed(partial(require_role_grant, actor(scopes, role), made))
+        makes = allowed(partial(require_role_grant, actor(scopes, role), made, password=True))
         assert makes == (power(["*"], made) <= power(scopes, role))
+
+
+def test_a_learner_who_cannot_sign_in_is_anyones_to_look_after_and_staff_are_not() -> None:
+    narrow = actor(["users:write"], None)
+    assert allowed(partial(require_role_grant, narrow, "learner"))
+    assert not allowed(partial(require_role_grant, narrow, "instructor"))
+    assert not allowed(partial(require_role_grant, narrow, "admin"))
 
 
 def test_a_refused_grant_names_what_its_granter_lacks() -> None:
     with pytest.raises(LearnFlowError) as caught:
-        require_grant(actor(["*"], "instructor"), ["users:write", "courses:write", "*"])
-    assert caught.value.details == {"scopes": ["*", "users:write"]}
+        require_grant(actor(["*"], "instructor"), ["certificates:write", "courses:write", "*"])
+    assert caught.value.details == {"scopes": ["*", "certificates:write"]}
 
 
 def test_the_scopes_are_the_published_words_and_every_role_is_made_of_them() -> None:

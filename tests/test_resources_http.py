@@ -256,7 +256,8 @@ class TestCourses:
         for _ in range(2):
             assert (await world.ask("DELETE", f"/v1/courses/{made}", key)).json()["status"] == "archived"
         assert (await world.ask("GET", "/v1/courses?search=rust")).json()["data"] == []
-        assert (await world.ask("GET", f"/v1/courses/{made}")).status_code == 200
+        assert (await world.ask("GET", f"/v1/courses/{made}", key)).status_code == 200
+        assert (await world.ask("GET", f"/v1/courses/{made}")).status_code == 404
         archived = (await world.ask("GET", "/v1/courses?status=archived", key)).json()["data"]
         assert [one["id"] for one in archived] == [made]
 

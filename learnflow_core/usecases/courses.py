@@ -76,7 +76,7 @@ async def create_course(tx: Transaction, actor: Actor, new: NewCourse, ctx: Cont
         created_at=ctx.now,
         updated_at=ctx.now,
     )
-    await _check_prerequisites(tx, course)
+    await _check_prerequisites(tx, actor, course)
     if not await tx.courses.add(course):
         raise _external_id_taken()
     return course
@@ -91,7 +91,8 @@ async def change_course(tx: Transaction, actor: Actor, course_id: str, changes: 
     changed = msgspec.structs.replace(course, **given)
     if changed == course:
         return course
-    await _check_prerequisites(tx, changed)
+    if changes.prerequisites is not UNSET:
+        await _check_prerequisites(tx, actor, changed)
     return await _put(tx, changed, ctx)
 
 
@@ -118,15 +119,32 @@ async def _put(tx: Transaction, course: Course, ctx: Context) -> Course:
     return course
 
 
-async def _check_prerequisites(tx: Transaction, course: Course) -> None:
-    known = await tx.courses.known(course.prerequisites) if course.prerequisites else frozenset()
-    wrong = [course_id for course_id in course.prerequisites if course_id not in known or course_id == course.id]
-    if wrong:
-        raise LearnFlowError(
-            Code.INVALID_PARAMETER,
-            f"{wrong[0]} cannot be a prerequisite of this course: it is no other course.",
-            param="prerequisites",
-        )
+async def _check_prerequisites(tx: Transaction, actor: Actor, course: Course) -> None:
+    """Every prerequisite is a course that the actor can see, and none needs this one first."""
+    known: dict[str, Course] = {}
+    waiting = list(course.prerequisites)
+    while waiting:
+        course_id = waiting.pop()
+        if course_id == course.id:
+            raise _no_prerequisite("the course would have to be completed before itself")
+        if course_id not in known:
+            found = await tx.courses.get(course_id)
+            if found is None or (course_id in course.prerequisites and not await _can_require(tx, actor, course_id)):
+                raise _no_prerequisite(f"{course_id} is no course")
+            known[course_id] = found
+            waiting += found.prerequisites
+
+
+async def _can_require(tx: Transaction, actor: Actor, course_id: str) -> bool:
+    try:
+        await get_course(tx, actor, course_id)
+    except LearnFlowError:
+        return False
+    return True
+
+
+def _no_prerequisite(why: str) -> LearnFlowError:
+    return LearnFlowError(Code.INVALID_PARAMETER, f"prerequisites: {why}.", param="prerequisites")
 
 
 def _external_id_taken() -> LearnFlowError:

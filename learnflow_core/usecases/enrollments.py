@@ -144,14 +144,21 @@ async def set_progress(
 async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context, *, batch: int = 100) -> int:
     """Carry on what a crash or a silent payment service left unresolved; how many payments that was.
 
-    Safe with several at once, and to repeat: a payment whose outcome is still unknown stays for the next time.
+    Safe with several at once, and to repeat: a payment whose outcome is still unknown stays for the next time. One that
+    fails in another way does not keep the others waiting: an ExceptionGroup tells of all such at the end.
     """
     before = ctx.now - UNRESOLVED_AFTER
     payments = await storage.read(lambda tx: tx.payments.unresolved(before, batch))
+    failures: list[Exception] = []
     for payment in payments:
         carry_on = _refund if payment.status == "refunding" else _charge
-        with _unless_unavailable():
-            await carry_on(storage, gateways[payment.mode], payment, ctx)
+        try:
+            with _unless_unavailable():
+                await carry_on(storage, gateways[payment.mode], payment, ctx)
+        except Exception as error:  # noqa: BLE001 - the others must not wait for this one; raised below
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup("some payments could not be resolved", failures)
     return len(payments)
 
 
@@ -279,15 +286,26 @@ async def _resolve(tx: Transaction, payment_id: str, refusal: Code | None, ctx: 
     assert enrollment is not None, "the schema ties a payment to its enrolment"
     if payment.status != "charging":
         return enrollment
-    status = "charged" if refusal is None else "declined"
-    await tx.payments.put(msgspec.structs.replace(payment, status=status, updated_at=ctx.now))
-    if refusal is None:
-        enrollment = rules.step(enrollment, "pay", ctx.now)
-        await tx.enrollments.put(enrollment)
-        return enrollment
-    enrollment = rules.step(enrollment, "decline", ctx.now)
-    await release(tx, enrollment)
-    return enrollment
+    if refusal is not None:
+        await tx.payments.put(msgspec.structs.replace(payment, status="declined", updated_at=ctx.now))
+        declined = rules.step(enrollment, "decline", ctx.now)
+        await release(tx, declined)
+        return declined
+    paid = rules.step(enrollment, "pay", ctx.now)
+    user = await tx.users.get(enrollment.user_id)
+    if user is None or user.deleted_at is not None:
+        return await _undo(tx, paid, payment, ctx)
+    await tx.payments.put(msgspec.structs.replace(payment, status="charged", updated_at=ctx.now))
+    await tx.enrollments.put(paid)
+    return paid
+
+
+async def _undo(tx: Transaction, paid: Enrollment, payment: Payment, ctx: Context) -> Enrollment:
+    """Give back the place and, by the sweep, the money of somebody who was deleted while the payment was under way."""
+    await tx.payments.put(msgspec.structs.replace(payment, status="refunding", updated_at=ctx.now))
+    refunded = rules.step(paid, "refund", ctx.now)
+    await release(tx, refunded)
+    return refunded
 
 
 async def _leave(tx: Transaction, actor: Actor, enrollment_id: str, refund_window: Instant, ctx: Context) -> _Place:

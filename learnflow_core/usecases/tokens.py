@@ -41,7 +41,7 @@ async def open_family(
         key_id=key_id,
         scopes=tuple(sorted(scopes)),
         created_at=ctx.now,
-        expires_at=ctx.now + REFRESH_LIFETIME,
+        expires_at=await _end(tx, key_id, ctx),
         revoked_at=None,
     )
     await tx.tokens.add_family(family)
@@ -120,8 +120,15 @@ async def rotate(
         retired_at=ctx.now if rotation == "strict" else None,
     )
     await tx.tokens.put_refresh_token(rotated)
-    await tx.tokens.extend_family(session.family.id, ctx.now + REFRESH_LIFETIME)
+    await tx.tokens.extend_family(session.family.id, await _end(tx, session.family.key_id, ctx))
     return successor
+
+
+async def _end(tx: Transaction, key_id: str | None, ctx: Context) -> Instant:
+    """When a family that is used now ends: no later than the key that minted it."""
+    end = ctx.now + REFRESH_LIFETIME
+    key = await tx.api_keys.get(key_id) if key_id is not None else None
+    return end if key is None or key.expires_at is None else min(end, key.expires_at)
 
 
 def _first(token_id: str, family: TokenFamily, ctx: Context) -> RefreshToken:

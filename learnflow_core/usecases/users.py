@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -45,9 +47,10 @@ class NewPaymentMethod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def create_user(tx: Transaction, actor: Actor, new: NewUser, password_hash: str | None, ctx: Context) -> User:
     """Make a user in the actor's account and mode. `password_hash` is of `new.password`; hashing is too slow for here.
 
-    Raises `email_taken`, `forbidden` (a role beyond the actor's own power), `invalid_parameter` (`external_id`).
+    Raises `email_taken`, `forbidden` (a role, or with a password what its owner may do, is beyond the actor's own
+    power), `invalid_parameter` (`external_id`).
     """
-    require_role_grant(actor, new.role)
+    require_role_grant(actor, new.role, password=password_hash is not None)
     user = User(
         id=ctx.new_id("usr"),
         account_id=actor.account_id,
@@ -79,7 +82,7 @@ async def change_user(
     if not actor.sees_account and not given.keys() <= {"name", "password"}:
         raise LearnFlowError(Code.FORBIDDEN, "Users can change their own name and password only.")
     if given.keys() & {"email", "password", "role"}:
-        require_role_grant(actor, user.role)
+        require_role_grant(actor, user.role, password="password" in given)
     if "role" in given:
         require_role_grant(actor, given["role"])
     if given.pop("password", None) is not None:
@@ -109,6 +112,7 @@ async def erase(tx: Transaction, user: User, ctx: Context) -> User:
             await release(tx, step(enrollment, "cancel", ctx.now))
     await tx.certificates.erase_recipient(user.id)
     await tx.payments.delete_methods(user.id, ctx.now)
+    await tx.replies.drop_naming(user.id)
     erased = msgspec.structs.replace(
         user,
         email="",
@@ -133,7 +137,7 @@ async def add_payment_method(
 ) -> PaymentMethod:
     """Keep a means of payment under the payment service's token. A card number is `invalid_parameter`, and not kept."""
     user = await _payer(tx, actor, user_id)
-    if sum(character.isdigit() for character in new.token) >= 12 and not any(map(str.isalpha, new.token)):
+    if _holds_card_number(new.token):
         raise LearnFlowError(
             Code.INVALID_PARAMETER,
             "Card numbers are not taken: send the token that the payment service made of it.",
@@ -165,6 +169,17 @@ async def _payer(tx: Transaction, actor: Actor, user_id: str) -> User:
     if actor.user_id not in (None, user.id):
         raise LearnFlowError(Code.FORBIDDEN, "Payment methods are each user's own.")
     return user
+
+
+def _holds_card_number(token: str) -> bool:
+    """Whether the number of a card stands in it, in groups or not: 12 to 19 digits (ISO/IEC 7812) that pass Luhn."""
+    runs = re.findall(r"\d+", re.sub(r"(?<=\d)[ .-]+(?=\d)", "", token))
+    return any(12 <= len(run) <= 19 and _passes_luhn(run) for run in runs)
+
+
+def _passes_luhn(digits: str) -> bool:
+    doubled = (int(digit) * (2 - position % 2) for position, digit in enumerate(reversed(digits), 1))
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
 async def _taken(tx: Transaction, user: User) -> LearnFlowError:

@@ -12,9 +12,13 @@ NOBODY = ""
 
 
 async def get_course(tx: Transaction, actor: Actor | None, course_id: str) -> Course:
-    """The course, if the caller can see it: drafts are seen by the account that owns them only (`course_not_found`)."""
+    """The course, if the caller can see it (`course_not_found`).
+
+    Everyone sees what is published; the owning account sees drafts and what is archived too, and an archived course is
+    still seen by those who are enrolled in it.
+    """
     course = await tx.courses.get(course_id)
-    if course is None or (course.status == "draft" and not owns(actor, course)):
+    if course is None or not (course.status == "published" or owns(actor, course) or await _keeps(tx, actor, course)):
         raise LearnFlowError(Code.COURSE_NOT_FOUND)
     return course
 
@@ -68,6 +72,12 @@ def narrowed(actor: Actor, user_id: str | None) -> str | None:
     if actor.role != "learner":
         return user_id
     return actor.user_id if user_id in (None, actor.user_id) else NOBODY
+
+
+async def _keeps(tx: Transaction, actor: Actor | None, course: Course) -> bool:
+    if course.status != "archived" or actor is None or actor.user_id is None:
+        return False
+    return await tx.enrollments.live(actor.user_id, course.id) is not None
 
 
 async def _sees(tx: Transaction, actor: Actor, thing: Enrollment | Certificate) -> bool:

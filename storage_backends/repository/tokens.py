@@ -85,6 +85,10 @@ class Replies:
     async def drop(self, scope: str, key: str) -> None:
         await self._tx.rows("DELETE FROM replies WHERE scope = $1 AND key = $2", scope, key)
 
+    async def drop_naming(self, record_id: str) -> None:
+        # No index helps with this, and none is worth having: it reads a day of replies when a person is erased.
+        await self._tx.rows("DELETE FROM replies WHERE replace(body, CAST($1 AS TEXT), '') <> body", record_id)
+
 
 async def purge(tx: DriverTransaction, now: Instant) -> None:
     """Forget expired families with their chains, expired revocations, and old replies."""
