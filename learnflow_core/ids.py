@@ -15,10 +15,10 @@ RandomBytes = Callable[[int], bytes]
 """Gives that many bytes, uniformly distributed and unpredictable: what `os.urandom` does."""
 
 PREFIXES: Final = frozenset(
-    ("crs", "usr", "enr", "crt", "key", "acct", "pm", "req", "whk", "evt", "pay", "fam", "tok", "ref"),
+    ("crs", "usr", "enr", "crt", "key", "acct", "pm", "req", "whk", "evt", "pay", "fam", "tok"),
 )
 """Course, user, enrolment, certificate, API key, account, payment method, request, webhook endpoint, event; and
-never seen by clients: payment attempt, family of refresh tokens, refund."""
+never seen by clients: payment attempt, family of refresh tokens, token."""
 
 _BASE_36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BASE_62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -39,10 +39,6 @@ _SECRET_LENGTH: Final = 30  # 178 bits
 _CHECKSUM_LENGTH: Final = 6  # 62 ** 6 > 2 ** 32
 _API_KEY: Final = re.compile(r"sk_(live|test)_[0-9A-Za-z]{36}")
 
-_PATTERNS: Final = {prefix: re.compile(rf"{prefix}_[0-9a-z]{{1,64}}") for prefix in PREFIXES} | {
-    "pm": re.compile(r"pm_(?=.{1,64}\Z)[0-9a-z]+(?:_[0-9a-z]+)*")  # the sandbox publishes pm_visa_4242
-}
-
 
 def new_id(prefix: str, random_bytes: RandomBytes) -> str:
     """A new id `<prefix>_<base-36>` of fixed length: 62 random bits, 103 for a certificate.
@@ -53,15 +49,6 @@ def new_id(prefix: str, random_bytes: RandomBytes) -> str:
         raise ValueError(f"unknown id prefix: {prefix!r}")
     length = _LENGTH_CERTIFICATE if prefix == "crt" else _LENGTH
     return f"{prefix}_{_random_digits(_BASE_36, length, random_bytes)}"
-
-
-def is_id(prefix: str, text: str) -> bool:
-    """Whether `text` could be an id of this kind that a client was given, now or by an older version.
-
-    Asks for the shape only (1-64 digits of base 36; in a payment method's also underscores between them), never
-    for a length: the published examples have six digits. Raises KeyError for a prefix not in PREFIXES.
-    """
-    return _PATTERNS[prefix].fullmatch(text) is not None
 
 
 def new_api_key(mode: Literal["live", "test"], random_bytes: RandomBytes) -> str:

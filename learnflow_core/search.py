@@ -75,11 +75,6 @@ class SearchQuery:
     words: tuple[str, ...]
     prefix: str
 
-    @property
-    def normalised(self) -> str:
-        """The folded text, one for all spellings of the search: what caches and cursors know it by."""
-        return " ".join((*self.words, self.prefix))
-
 
 def words(text: str) -> list[str]:
     """The words of a text in order, repeated as they are; none for a text without letters, digits or symbols.

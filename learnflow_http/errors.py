@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from learnflow_core.errors import Code, LearnFlowError
 
 _CODES: dict[int, tuple[Code, ...]] = {
@@ -52,6 +54,10 @@ _CODES: dict[int, tuple[Code, ...]] = {
 
 STATUS: dict[Code, int] = {code: status for status, codes in _CODES.items() for code in codes}
 """The HTTP status of every code."""
+
+RETRY_AFTER_S: Final = 1
+"""When to try again after a failure that says nothing better: what fails or is full here may be well within a second,
+and another process may have room at once."""
 
 
 def challenge(error: LearnFlowError) -> str | None:

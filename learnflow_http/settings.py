@@ -22,6 +22,8 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 
+from learnflow_core.enrollment import REFUND_WINDOW
+from learnflow_core.model import DAY
 from learnflow_core.usecases.tokens import Rotation
 from learnflow_http import setting_values as values
 from learnflow_http.redaction import REDACTED, redact
@@ -129,7 +131,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refund_window_days: Annotated[
         int,
         Setting("For how many days a paid enrolment can be refunded.", values.number(0, 3_650), "DAYS"),
-    ] = 14
+    ] = REFUND_WINDOW // DAY
     public_url: Annotated[
         str | None,
         Setting("Where clients reach the server, for links to it.", values.public_url, "URL"),

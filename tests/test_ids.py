@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import random
+import re
 import string
 from collections import Counter
 from typing import Literal
@@ -30,10 +31,9 @@ def seeded(seed: int) -> ids.RandomBytes:
 api_keys = st.builds(ids.new_api_key, st.sampled_from(MODES), st.integers().map(seeded))
 
 
-@given(prefixes, prefixes, st.integers())
-def test_a_new_id_is_one_of_its_kind_and_of_no_other(prefix: str, other: str, seed: int) -> None:
-    new = ids.new_id(prefix, seeded(seed))
-    assert ids.is_id(other, new) == (other == prefix)
+@given(prefixes, st.integers())
+def test_a_new_id_is_its_kind_and_digits_of_base_36(prefix: str, seed: int) -> None:
+    assert re.fullmatch(rf"{prefix}_[0-9a-z]+", ids.new_id(prefix, seeded(seed)))
 
 
 @pytest.mark.parametrize("prefix", sorted(ids.PREFIXES))
@@ -62,46 +62,6 @@ def test_the_same_randomness_makes_the_same_ids_and_other_randomness_others() ->
 def test_an_id_of_no_known_kind_is_a_bug() -> None:
     with pytest.raises(ValueError, match="xyz"):
         ids.new_id("xyz", seeded(1))
-    with pytest.raises(KeyError):
-        ids.is_id("xyz", "xyz_1")
-
-
-@pytest.mark.parametrize(
-    ("prefix", "text"),
-    [
-        ("crs", "crs_8x92k1"),
-        ("usr", "usr_7f3d9a"),
-        ("enr", "enr_2m4p1z"),
-        ("req", "req_9x2k1m"),
-        ("pm", "pm_visa_4242"),
-        ("crs", "crs_0"),
-        ("crs", "crs_" + "z" * 64),
-    ],
-)
-def test_ids_of_every_published_form_are_accepted(prefix: str, text: str) -> None:
-    assert ids.is_id(prefix, text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "crs", "crs_", "crs_8X92k1", "CRS_8x92k1", "usr_8x92k1", "crs-8x92k1", " crs_8x92k1", "crs_8x92k1 ",
-        "crs_8x92k1\n", "crs_8x92k1\0", "crs_visa_1", "crs_\uff18\uff19", "crs_é", "crs_" + "z" * 65, "\ud800",
-    ],
-)  # fmt: skip
-def test_what_could_not_be_an_id_is_not_taken_for_one(text: str) -> None:
-    assert not ids.is_id("crs", text)
-
-
-@pytest.mark.parametrize("text", ["pm_", "pm__visa", "pm_visa_", "pm_visa__1", "pm_visa\n", "pm_" + "a_" * 32 + "b"])
-def test_the_underscores_of_a_payment_method_stand_between_digits(text: str) -> None:
-    assert not ids.is_id("pm", text)
-
-
-@given(prefixes, anything)
-def test_any_text_is_an_id_or_not(prefix: str, text: str) -> None:
-    assert ids.is_id(prefix, text) in (True, False)
-    assert ids.is_id(prefix, f"{prefix}_{text}") in (True, False)
 
 
 @given(st.sampled_from(MODES), st.integers())

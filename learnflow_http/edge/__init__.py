@@ -13,21 +13,19 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from learnflow_core.errors import Code, LearnFlowError, envelope
 from learnflow_core.ids import new_id
-from learnflow_http.errors import STATUS
+from learnflow_http.errors import RETRY_AFTER_S, STATUS
 from learnflow_http.exchange import Network, client_address
 
 Headers = list[tuple[bytes, bytes]]
 
 log = logging.getLogger(__name__)
-
-RETRY_AFTER_S: Final = 1  # connections come and go within seconds, and another process may have room at once
 
 
 @dataclass(frozen=True, slots=True)
