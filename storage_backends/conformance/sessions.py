@@ -105,6 +105,16 @@ class Sessions(Suite):
         assert await storage.read(lambda tx: tx.replies.get("usr_1 POST", "key")) is None
         assert await storage.read(lambda tx: tx.replies.get("usr_2 POST", "key")) is not None
 
+    async def test_replies_that_name_a_record_are_dropped_and_no_others(self, storage: Storage) -> None:
+        async def work(tx: Transaction) -> None:
+            await tx.replies.put("post", "one", Reply("print", 201, b'{"id": "usr_1", "name": "Ada"}', NOW))
+            await tx.replies.put("post", "two", Reply("print", 201, b'{"id": "usr_2", "name": "Bob"}', NOW))
+            await tx.replies.drop_naming("usr_1")
+
+        await storage.write(work)
+        assert await storage.read(lambda tx: tx.replies.get("post", "one")) is None
+        assert await storage.read(lambda tx: tx.replies.get("post", "two")) is not None
+
     async def test_the_sandbox_keeps_the_first_outcome_under_a_key(self, storage: Storage) -> None:
         assert await storage.write(lambda tx: tx.sandbox_charges.add("pay_1", "paid", 1)) == "paid"
         assert await storage.write(lambda tx: tx.sandbox_charges.add("pay_1", "declined", 2)) == "paid"
