@@ -23,7 +23,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from learnflow_http.redaction import redact, suspicious
+from learnflow_http.redaction import REDACTED, names_secret, redact, suspicious
 from learnflow_http.settings import LogFormat, LogLevel
 
 _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
@@ -62,7 +62,7 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
 def access(logger: logging.Logger, **fields: Any) -> None:
     """Log one request that was answered, with these facts about it (None: left out), at level info.
 
-    On the way of every request: about 8 µs, a sixth of what uvicorn's access log takes.
+    On the way of every request, so the record is made here: `logger.info` would look for its caller and merge `extra`.
     """
     if logger.isEnabledFor(logging.INFO):
         record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", None, None)
@@ -153,8 +153,10 @@ def _to_json(data: dict[str, Any]) -> str:
 
 
 def _redacted(name: str, value: object) -> object:
-    """The value of a field without secrets; its name before it tells of some."""
-    return redact(f"{name}={value}").removeprefix(f"{name}=") if isinstance(value, str) else value
+    """The value of a field without secrets; its name may say that it is one as a whole."""
+    if not isinstance(value, str):
+        return value
+    return REDACTED if names_secret(name) else redact(value)
 
 
 def _shown(value: object) -> str:

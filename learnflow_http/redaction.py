@@ -7,18 +7,27 @@ from typing import Final
 
 REDACTED: Final = "***"
 
+_NAME: Final = r"(?i:passw(?:or)?d|secret|(?:access|refresh)_token)"
+
+_ASSIGNED: Final = rf"""{_NAME} \\*["']? \s* [:=] \s*"""
+
+# A text may be cut off, so that a quote is never closed: then a quote before a word is not the closing one, and what is
+# named as a secret within the quotes is looked at by itself.
 _SECRETS: Final = re.compile(
-    r"""
-    (?P<key> sk_(?:live|test)_[0-9A-Za-z]{4} ) [0-9A-Za-z_-]+    # an API key: what tells keys apart may stay
-  | eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}(?:\.[0-9A-Za-z_-]*)? # a JSON Web Token, also without its signature
+    rf"""
+    (?P<key> sk_(?:live|test)_[0-9A-Za-z]{{4}} ) [0-9A-Za-z_-]+    # an API key: what tells keys apart may stay
+  | eyJ[0-9A-Za-z_-]{{8,}}\.[0-9A-Za-z_-]{{8,}}(?:\.[0-9A-Za-z_-]*)? # a JSON Web Token, also without its signature
   | \$argon2[a-z]*\$[^\s"']+                                     # the hash of a password
-  | (?P<scheme> (?i:authorization) [\s\\"':=,(b]+ (?:(?i:bearer|basic|digest|token)\s+)? ) [^\s"',;)}\]]+
-  | (?P<bearer> \b(?i:bearer) \s+ ) [^\s"',;)}\]]+
-  | (?P<field> (?i:passw(?:or)?d|secret|(?:access|refresh)_token) \\*["']? \s* [:=] \s* b?\\*["']? ) [^\s"',;&)}\]]+
+  | (?P<scheme> (?i:authorization) [\s\\"':=,(b]+ (?:(?i:bearer|basic|digest|token)\s+)? ) [^\s"',;)}}\]]+
+  | (?P<bearer> \b(?i:bearer) \s+ ) [^\s"',;)}}\]]+
+  | (?P<quoted> {_ASSIGNED} b?(?P<quote>\\*["']) ) (?: (?! (?<!\\)(?P=quote)(?!\w) | {_ASSIGNED} ) . )+
+  | (?P<field> {_ASSIGNED} ) (?! b?\\*["'] ) [^\s"',;&)}}\]]+
   | (?P<user> \b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?\#:@]* : ) [^\s/?\#]* (?=@)   # the password in a URL
     """,
     re.VERBOSE,
 )
+
+_SECRET_NAME: Final = re.compile(rf"{_NAME}|(?i:authorization)")
 
 _SIGNS: Final = ("sk_", "eyj", "$argon2", "authorization", "bearer", "passw", "secret", "_token", "://")
 """Every secret has one of these in it, in lower case; looking for them costs an eighth of the expression."""
@@ -26,11 +35,16 @@ _SIGNS: Final = ("sk_", "eyj", "$argon2", "authorization", "bearer", "passw", "s
 
 def redact(text: str) -> str:
     """The text with `***` for API keys, tokens, hashes of passwords, credentials after `Authorization` or `Bearer`,
-    values named as passwords and secrets, and passwords in URLs.
+    values named as passwords and secrets (in quotes, up to the closing one), and passwords in URLs.
 
     What tells a key apart (`sk_live_` and four characters) and the user in a URL stay readable.
     """
     return _SECRETS.sub(_keep_what_leads_to_it, text) if suspicious(text) else text
+
+
+def names_secret(name: str) -> bool:
+    """Whether what bears this name is a secret, whatever it looks like."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def suspicious(text: str) -> bool:

@@ -245,7 +245,10 @@ def test_no_secret_stands_in_a_log_by_whatever_way_it_comes(
 @pytest.mark.parametrize("name", ["password", "Authorization", "jwt_secret", "refresh_token"])
 @pytest.mark.parametrize("log_format", ["json", "plain"])
 def test_a_field_that_is_called_a_secret_is_one(name: str, log_format: Format) -> None:
-    assert "hunter2" not in lines(log_format, lambda log: log.info("got", extra={name: "hunter2"}))
+    text = lines(log_format, lambda log: log.info("got", extra={name: "my hunter2, 'is' secret"}))
+    assert "***" in text
+    assert "hunter2" not in text
+    assert "is" not in text.partition("***")[2]
 
 
 @given(NOISE, st.sampled_from(sorted(secrets)), NOISE, st.data())
@@ -270,6 +273,30 @@ def test_a_text_that_changes_is_one_that_was_looked_at_closely(
 )
 def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('{"password": "my pass word", "name": "Ann"}', '{"password": "***", "name": "Ann"}'),
+        ("{'password': 'it is \"mine\"', 'x': 1}", "{'password': '***', 'x': 1}"),
+        (r'{"password": "a \" b", "x": 1}', '{"password": "***", "x": 1}'),
+        (r'"{\"password\": \"a, \\\" b\", \"x\": 1}"', r'"{\"password\": \"***\", \"x\": 1}"'),
+        ("(b'secret', secret=b'a b')", "(b'secret', secret=b'***')"),
+        ('password="never closed, a\nnext line', 'password="***\nnext line'),
+        ('password="", x=1', 'password="", x=1'),
+    ],
+)
+def test_in_quotes_a_secret_reaches_to_the_closing_one(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
+def test_whatever_a_password_is_nothing_of_it_stands_behind_its_name_in_json(password: str, nested: bool) -> None:
+    text = json.dumps({"password": f"x9Q{password}Q9x"})
+    text = json.dumps({"body": text}) if nested else text
+    assert "x9Q" not in redact(text)
+    assert "Q9x" not in redact(text)
 
 
 def test_what_tells_keys_apart_and_who_connects_stays_readable() -> None:
