@@ -1,0 +1,133 @@
+"""Enrolling, and what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from learnflow_core.errors import Code
+from learnflow_core.fields import PlainText
+from learnflow_core.model import DAY, EnrollmentStatus
+from learnflow_core.usecases import enrollments, visible
+from learnflow_http import wire
+from learnflow_http.call import Call
+from learnflow_http.operations.row import STAFF, Operation
+
+
+class EnrollmentFilters(msgspec.Struct, frozen=True):
+    """Which enrolments are listed."""
+
+    user_id: PlainText | None = None
+    course_id: PlainText | None = None
+    status: EnrollmentStatus | None = None
+    updated_since: Annotated[str | None, Meta(extra_json_schema={"format": "date-time"})] = None
+
+
+async def _list_enrollments(tx: Any, call: Call) -> Any:
+    filters: EnrollmentFilters = call.query
+    since = filters.updated_since
+    return await enrollments.list_enrollments(
+        tx,
+        call.actor,
+        call.paging,
+        user_id=filters.user_id,
+        course_id=filters.course_id,
+        status=filters.status,
+        updated_since=wire.instant(since, param="updated_since") if since is not None else None,
+    )
+
+
+ENROLLMENTS = (
+    Operation(
+        method="GET",
+        path="/v1/enrollments",
+        name="listEnrollments",
+        summary="List enrolments",
+        tag="Enrollments",
+        kind="read",
+        run=_list_enrollments,
+        reply=wire.EnrollmentDetail,
+        show=wire.enrollment_detail,
+        query=EnrollmentFilters,
+        paged=True,
+        scope="enrollments:read",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/enrollments",
+        name="createEnrollment",
+        summary="Enrol a user in a course, charging what is owed",
+        tag="Enrollments",
+        kind="saga",
+        run=lambda services, call: enrollments.enroll(
+            services.storage, services.gateways, call.actor, call.body, call.ctx
+        ),
+        reply=wire.Enrollment,
+        show=lambda enrolled: wire.enrollment(enrolled.enrollment),
+        status=lambda enrolled: 201 if enrolled.created else 200,
+        body=enrollments.NewEnrollment,
+        scope="enrollments:write",
+        errors=(
+            Code.USER_NOT_FOUND,
+            Code.COURSE_NOT_FOUND,
+            Code.COURSE_NOT_AVAILABLE,
+            Code.PREREQUISITE_NOT_MET,
+            Code.ENROLLMENT_CLOSED,
+            Code.COURSE_FULL,
+            Code.LICENSE_EXHAUSTED,
+            Code.INVALID_PAYMENT_METHOD,
+            Code.CARD_DECLINED,
+            Code.INSUFFICIENT_FUNDS,
+            Code.AUTHENTICATION_REQUIRED,
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/enrollments/{id}",
+        name="getEnrollment",
+        summary="Read an enrolment",
+        tag="Enrollments",
+        kind="read",
+        run=lambda tx, call: visible.get_enrollment(tx, call.actor, call.path["id"]),
+        reply=wire.EnrollmentDetail,
+        show=wire.enrollment_detail,
+        scope="enrollments:read",
+        errors=(Code.ENROLLMENT_NOT_FOUND,),
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/enrollments/{id}",
+        name="setProgress",
+        summary="Set the progress; 100 completes the course and issues the certificate",
+        tag="Enrollments",
+        run=lambda tx, call: enrollments.set_progress(tx, call.actor, call.path["id"], call.body, call.ctx),
+        reply=wire.EnrollmentDetail,
+        show=wire.enrollment_detail,
+        body=enrollments.ProgressChange,
+        scope="enrollments:write",
+        roles=STAFF,
+        errors=(Code.ENROLLMENT_NOT_FOUND, Code.ENROLLMENT_NOT_ACTIVE),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/enrollments/{id}/cancel",
+        name="cancelEnrollment",
+        summary="Cancel an enrolment, refunding what was paid within the refund window",
+        tag="Enrollments",
+        kind="saga",
+        run=lambda services, call: enrollments.leave(
+            services.storage,
+            services.gateways,
+            call.actor,
+            call.path["id"],
+            services.settings.refund_window_days * DAY,
+            call.ctx,
+        ),
+        reply=wire.EnrollmentDetail,
+        show=wire.enrollment_detail,
+        scope="enrollments:write",
+        errors=(Code.ENROLLMENT_NOT_FOUND, Code.ENROLLMENT_NOT_ACTIVE, Code.REFUND_WINDOW_CLOSED),
+    ),
+)
