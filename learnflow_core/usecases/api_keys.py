@@ -42,7 +42,7 @@ async def create_key(
     expires_at: Instant | None,
     ctx: Context,
 ) -> MadeKey:
-    """Make a key. `scopes` default to the creator's, `mode` to the creator's; a test actor makes test keys only.
+    """Make a key. `scopes`, `mode` and `expires_at` default to the creator's; a test actor makes test keys only.
 
     Raises `invalid_parameter` (an unknown scope, an expiry in the past) and `forbidden` (more than the actor holds).
     """
@@ -54,7 +54,10 @@ async def create_key(
         raise LearnFlowError(Code.FORBIDDEN, "A test credential cannot make a live key.")
     if expires_at is not None and expires_at <= ctx.now:
         raise LearnFlowError(Code.INVALID_PARAMETER, "expires_at must be in the future.", param="expires_at")
-    return await _make(tx, actor.account_id, name, scopes, mode, expires_at, ctx)
+    end = await _end_of(tx, actor)
+    if end is not None and (expires_at or end) > end:
+        raise LearnFlowError(Code.FORBIDDEN, "No key makes another that outlives it.")
+    return await _make(tx, actor.account_id, name, scopes, mode, expires_at or end, ctx)
 
 
 async def list_keys(tx: Transaction, actor: Actor, paging: Paging) -> Slice[ApiKey]:
@@ -92,6 +95,11 @@ async def end_key(tx: Transaction, key: ApiKey, ctx: Context) -> ApiKey:
 
 def _works(key: ApiKey, now: Instant) -> bool:
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
+
+
+async def _end_of(tx: Transaction, actor: Actor) -> Instant | None:
+    key = await tx.api_keys.get(actor.key_id) if actor.key_id is not None else None
+    return None if key is None else key.expires_at
 
 
 def _check_scopes(scopes: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,14 @@ class EnrollmentFilters(msgspec.Struct, frozen=True):
     course_id: PlainText | None = None
     status: EnrollmentStatus | None = None
     updated_since: Annotated[str | None, Meta(extra_json_schema={"format": "date-time"})] = None
+
+
+class EnrollingOptions(msgspec.Struct, frozen=True):
+    """How to enrol. Rehearsing is not there yet, and whoever asks for it must not be charged instead."""
+
+    dry_run: Annotated[Literal["false"] | None, Meta(description="Rehearsals are refused: `true` is no value yet.")] = (
+        None
+    )
 
 
 async def _list_enrollments(tx: Any, call: Call) -> Any:
@@ -67,6 +75,7 @@ ENROLLMENTS = (
         reply=wire.Enrollment,
         show=lambda enrolled: wire.enrollment(enrolled.enrollment),
         status=lambda enrolled: 201 if enrolled.created else 200,
+        query=EnrollingOptions,
         body=enrollments.NewEnrollment,
         scope="enrollments:write",
         errors=(
