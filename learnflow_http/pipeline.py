@@ -1,7 +1,7 @@
 """The way of a request: parse, authenticate, limit, use case, repository, encode.
 
-`Pipeline.respond` is that way, step by step. `Pipeline.answer` makes every outcome a reply: errors become the envelope,
-and every reply of the API carries the caller's rate limit, whatever its status.
+`respond` is that way, step by step. `answer` makes every outcome a reply: errors become the envelope, and every reply
+of the API carries the caller's rate limit, whatever its status.
 """
 
 from __future__ import annotations
@@ -224,13 +224,18 @@ def _marked(reply: Reply, *, replayed: bool) -> Reply:
 async def unrouted(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
     """The reply where there is no such address or method: it costs its caller a request, if there is one left, or its
     address a refused credential, and OPTIONS nothing."""
-    if is_api(exchange.path):
-        try:
-            exchange.actor = await _actor(services, exchange)
-            exchange.decision = await _take(services, exchange, cost=0 if exchange.method == "OPTIONS" else 1)
-        except LearnFlowError:  # that there is nothing here is told first
-            exchange.decision = await services.limiter.hit(exchange.failed_key, FAILED_CREDENTIALS)
+    if is_api(exchange.path) and exchange.method != "OPTIONS":
+        exchange.decision = await _charge_unrouted(services, exchange)
     return _error_reply(services, exchange, error)
+
+
+async def _charge_unrouted(services: Services, exchange: Exchange) -> Decision:
+    try:
+        exchange.actor = await _actor(services, exchange)
+    except LearnFlowError as refusal:  # that there is nothing here is told first
+        if STATUS[refusal.code] == 401:
+            return await services.limiter.hit(exchange.failed_key, FAILED_CREDENTIALS)
+    return await _take(services, exchange, cost=1)
 
 
 async def answer(
