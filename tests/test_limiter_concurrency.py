@@ -70,6 +70,24 @@ def test_one_decision_refunded_by_many_threads_is_given_back_once() -> None:
     assert limiter.peek("key", plan).remaining == 10
 
 
+def test_whatever_is_called_the_buckets_are_read_and_written_under_the_lock() -> None:
+    held = []
+
+    def clock() -> int:
+        held.append(limiters and limiters[0]._lock.locked())
+        return 0
+
+    limiters: list[MemoryLimiter] = []
+    limiters.append(MemoryLimiter(clock=clock))
+    [limiter] = limiters
+    held.clear()
+    limiter.peek("key", MINUTE_AND_DAY)
+    limiter.refund(limiter.hit("key", MINUTE_AND_DAY))
+    limiter.reset("key", MINUTE_AND_DAY)
+    assert held == [True] * 4
+    assert not limiter._lock.locked()
+
+
 def test_a_child_forked_while_a_thread_decides_can_decide_and_knows_what_was_taken() -> None:
     program = """
 import os, signal, threading

@@ -106,6 +106,16 @@ def test_a_decision_over_several_shared_buckets_counts_once() -> None:
     assert (limiter.overflow_hits, owing(limiter)) == (1, 4)
 
 
+def test_a_refusal_by_a_bucket_of_the_key_s_own_is_not_counted() -> None:
+    limiter = new_limiter(Clock(), max_buckets=1, overflow_buckets=1)
+    minute, day = MINUTE_AND_DAY
+    limiter.hit("own", (minute,), 300)
+    limiter.hit("shares", (minute,))
+    counted = limiter.overflow_hits
+    assert not limiter.hit("own", (day, minute)).allowed
+    assert limiter.overflow_hits == counted
+
+
 def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> None:
     clock = Clock()
     limiter = new_limiter(clock, max_buckets=1, overflow_buckets=1)
