@@ -97,9 +97,9 @@ async def sweep(services: Services, *, purge: bool) -> None:
     used = services.authenticator.take_used()
     if used:
         await services.storage.write(lambda tx: tx.api_keys.touch(used))
-    await finish_unresolved(services.storage, services.gateways, ctx)
     if purge:
         await services.storage.write(lambda tx: tx.purge(now))
+    await finish_unresolved(services.storage, services.gateways, ctx)  # last: it raises what payments raised
 
 
 async def _sweep_for_ever(services: Services) -> None:

@@ -158,21 +158,24 @@ def is_api(path: str) -> bool:
 
 class BodyMemory:
     """How many bytes of bodies that are not whole yet are held at the same time: in all, and for one address, so that
-    those who never finish what they send cannot fill the memory, nor keep others from sending."""
+    those who never finish what they send cannot fill the memory, nor keep others from sending. `held_in_all` is how many that are now."""
 
     def __init__(self, in_all: int = 128 * MAX_BODY, for_one: int = 16 * MAX_BODY) -> None:
         self._in_all = in_all
         self._for_one = for_one
         self._held: Counter[str] = Counter()
+        self.held_in_all = 0
 
     def take(self, client: str, size: int) -> None:
         """Hold `size` more bytes for an address, unless that is too much (`service_unavailable`)."""
-        if self._held.total() + size > self._in_all or self._held[client] + size > self._for_one:
+        if self.held_in_all + size > self._in_all or self._held[client] + size > self._for_one:
             raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "Too many bodies are on their way.", retry_after_s=1)
         self._held[client] += size
+        self.held_in_all += size
 
     def give_back(self, client: str, size: int) -> None:
         """Hold so many bytes less."""
+        self.held_in_all -= size
         self._held[client] -= size
         if not self._held[client]:
             del self._held[client]

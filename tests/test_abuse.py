@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Account, Payment, User
+from learnflow_core.model import Account, Payment, Reply, User
 from learnflow_core.pagination import Page
 from learnflow_core.usecases import enrollments
 from learnflow_core.usecases.enrollments import finish_unresolved
@@ -197,6 +197,22 @@ async def test_a_person_who_is_deleted_while_paying_gets_the_money_back_and_leav
     assert await world.services.storage.check() == []
 
 
+async def test_a_payment_that_cannot_be_resolved_keeps_nothing_else_from_being_swept(world: World) -> None:
+    account, _, _, new = await pending(world)
+    gateways: Any = world.services.gateways
+    with pytest.raises(LearnFlowError):
+        await enrollments.enroll(
+            world.services.storage, gateways, world.owner(account), enrollments.NewEnrollment(**new), world.ctx
+        )
+    world.services = world.services._replace(gateways={})  # asking for the mode's gateway fails from now on
+    old = Reply("print", 201, b"{}", world.now)
+    await world.services.storage.write(lambda tx: tx.replies.put("post", "old", old))
+    world.clock.advance(25 * 3_600)
+    with pytest.raises(ExceptionGroup):
+        await world.sweep()
+    assert await world.services.storage.read(lambda tx: tx.replies.get("post", "old")) is None
+
+
 async def test_what_is_kept_of_an_erased_person_names_them_no_more(world: World) -> None:
     account = await world.account()
     key = await world.key(account)
@@ -245,7 +261,7 @@ async def test_a_body_gives_back_the_memory_it_held_whatever_becomes_of_it(world
     key = await world.key(await world.account())
     for body in (b"{}", b"{" * 2_000_000, b'{"title": '):
         await world.client.post("/v1/courses", content=body, headers={"Authorization": f"Bearer {key}"})
-    assert world.services.bodies._held.total() == 0
+    assert world.services.bodies.held_in_all == 0
 
 
 async def test_passwords_beyond_the_queue_are_refused_and_keep_nobody_from_signing_in() -> None:
