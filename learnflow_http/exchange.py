@@ -158,7 +158,10 @@ def is_api(path: str) -> bool:
 
 class BodyMemory:
     """How many bytes of bodies that are not whole yet are held at the same time: in all, and for one address, so that
-    those who never finish what they send cannot fill the memory, nor keep others from sending. `held_in_all` is how many that are now."""
+    those who never finish what they send cannot fill the memory, nor keep others from sending.
+
+    `held_in_all` is how many that are now.
+    """
 
     def __init__(self, in_all: int = 128 * MAX_BODY, for_one: int = 16 * MAX_BODY) -> None:
         self._in_all = in_all
