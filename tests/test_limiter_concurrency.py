@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from learnflow_core.limiter import Decision, Limiter, MemoryLimiter, Quota, Refund
+from learnflow_core.limiter import Decision, Decisions, Limiter, MemoryLimiter, Quota, Refund, Reset
 from tests.limiting import (
     MINUTE_AND_DAY,
     ROOT,
@@ -144,17 +144,25 @@ async def test_one_line_of_a_coroutine_serves_any_limiter_behind_the_port() -> N
     class FarAway:
         """A limiter whose answers take a turn of the event loop."""
 
+        implementation = "far away"
+
         def __init__(self) -> None:
             self.memory = new_limiter(Clock())
 
         async def hit(self, key: str, quotas: Any, cost: int = 1) -> Decision:
             return self.memory.hit(key, quotas, cost)
 
+        async def hit_many(self, keys: Any, quotas: Any, cost: int = 1) -> Decisions:
+            return self.memory.hit_many(keys, quotas, cost)
+
         async def peek(self, key: str, quotas: Any, cost: int = 1) -> Decision:
             return self.memory.peek(key, quotas, cost)
 
         async def refund(self, decision: Decision) -> Refund:
             return self.memory.refund(decision)
+
+        async def reset(self, key: str, quotas: Any) -> Reset:
+            return self.memory.reset(key, quotas)
 
     ports: list[Limiter] = [new_limiter(Clock()), FarAway()]
     for limiter in ports:

@@ -241,3 +241,17 @@ def test_a_plan_that_grows_keeps_the_share_that_was_left() -> None:
 def test_it_does_not_matter_where_the_clock_starts(start: int) -> None:
     limiter = new_limiter(Clock(start))
     assert [limiter.hit("key", (Quota.per_minute(2),)).remaining for _ in range(3)] == [1, 0, 0]
+
+
+@given(requests)
+def test_a_call_for_many_keys_decides_as_one_call_for_each(asked: tuple[Plan, Requests]) -> None:
+    plan, sequence = asked
+    clock = Clock()
+    batch, one_by_one = new_limiter(clock), new_limiter(clock)
+    for number, (wait, cost) in enumerate(sequence):
+        clock.now += wait
+        keys = [f"key {(number + other) % 3}" for other in range(number % 5)]
+        together = batch.hit_many(keys, plan, cost)
+        apart = [one_by_one.hit(key, plan, cost) for key in keys]
+        assert [repr(decision) for decision in together] == [repr(decision) for decision in apart]
+        assert [decision.key for decision in together] == keys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ def test_a_number_out_of_bounds_is_a_value_error_that_names_it(field: str, value
 
 def test_more_than_one_token_a_nanosecond_is_refused() -> None:
     assert Quota("q", 100, 100).interval_ns == 1
-    with pytest.raises(ValueError, match="more than one a nanosecond"):
+    with pytest.raises(ValueError, match="more than one in each tick of 1 ns"):
         Quota("q", 101, 100)
 
 
@@ -107,6 +108,24 @@ def test_a_quota_is_a_value(quota: Quota) -> None:
     assert quota != (quota.name, quota.limit, quota.period_ns, quota.burst)
     assert eval(repr(quota), {"Quota": Quota}) == quota  # noqa: S307 - our own text
     assert pickle.loads(pickle.dumps(quota)) == copy.deepcopy(quota) == quota  # noqa: S301 - our own bytes
+
+
+@given(quotas, st.integers(1, 1_000))
+def test_in_coarser_ticks_a_token_is_worth_whole_ticks_and_never_less(quota: Quota, tick_ns: int) -> None:
+    if quota.limit * tick_ns > quota.period_ns:
+        with pytest.raises(ValueError, match="more than one in each tick"):
+            quota.in_ticks_of(tick_ns)
+        return
+    coarse = quota.in_ticks_of(tick_ns)
+    assert coarse.interval_ns % tick_ns == 0
+    assert 0 <= coarse.interval_ns - Fraction(quota.period_ns, quota.limit) < tick_ns
+    assert (coarse.policy, coarse.bucket, coarse.burst) == (quota.policy, quota.bucket, quota.burst)
+    assert coarse.capacity_ns == coarse.burst * coarse.interval_ns
+    assert coarse.in_ticks_of(tick_ns) is coarse
+    assert coarse.in_ticks_of(1) == quota
+    assert (coarse == quota) == (tick_ns == 1)
+    assert eval(repr(coarse), {"Quota": Quota}) == coarse  # noqa: S307 - our own text
+    assert pickle.loads(pickle.dumps(coarse)) == coarse  # noqa: S301 - our own bytes
 
 
 def test_a_quota_cannot_be_changed() -> None:

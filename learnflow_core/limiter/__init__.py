@@ -14,7 +14,7 @@ needs of any limiter), `memory` (the limiter of one process), `fields` (the answ
 
 from __future__ import annotations
 
-from learnflow_core.limiter.decision import Decision, QuotaState, Refund
+from learnflow_core.limiter.decision import Decision, Decisions, QuotaState, Refund, Reset
 from learnflow_core.limiter.fields import headers, seconds_up
 from learnflow_core.limiter.memory import MemoryLimiter
 from learnflow_core.limiter.quota import Quota
@@ -23,7 +23,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from learnflow_core.limiter.port import Limiter
 
-__all__ = ["Decision", "Limiter", "MemoryLimiter", "Quota", "QuotaState", "Refund", "headers", "seconds_up"]
+__all__ = [
+    "Decision",
+    "Decisions",
+    "Limiter",
+    "MemoryLimiter",
+    "Quota",
+    "QuotaState",
+    "Refund",
+    "Reset",
+    "headers",
+    "seconds_up",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -7,6 +7,7 @@ from learnflow_core.limiter.bucket import tokens, wait
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from typing import ClassVar
 
     from learnflow_core.limiter.quota import Quota
 
@@ -48,35 +49,29 @@ def binding(states: list[QuotaState]) -> QuotaState | None:
 class Decision:
     """Whether a request may pass, and how each of its quotas stands now.
 
-    Made by limiters. True when allowed, so that `if limiter.hit(...)` means what it seems to. It can be awaited and
-    is then its own result, so that `await limiter.hit(...)` serves a limiter in memory as it serves one behind a
-    network.
+    Made by limiters, each of which keeps the fields in its own way; the figures are computed when they are read. True
+    when allowed, so that `if limiter.hit(...)` means what it seems to. It can be awaited and is then its own result, so
+    that `await limiter.hit(...)` serves a limiter in memory as it serves one behind a network.
 
-    `quotas`, `cost` and `allowed` are what was asked and answered. `now_ns` is the instant of the answer by the
-    limiter's clock, and `full_at_ns` has, for each quota, the instant at which it is full again: never earlier than
-    `now_ns`, nor later by more than `longest_ns`. `key` and `receipt` are the limiter's: whose tokens were
-    taken, and the proof that a refund asks for.
+    `quotas`, `cost` and `allowed` are what was asked and answered; the quotas are in the tick of the store that
+    answered. `now_ns` is the instant of the answer by the limiter's clock, and `full_at_ns` has, for each quota, the
+    instant at which it is full again: never earlier than `now_ns`, nor later by more than `longest_ns`. `key` and
+    `receipt` are the limiter's: whose tokens were taken, and the proof that a refund asks for.
+
+    `fallback` is None, or the name of the policy by which the decision was made because the store did not answer.
     """
 
-    __slots__ = ("allowed", "cost", "full_at_ns", "key", "now_ns", "quotas", "receipt")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        key: str,
-        quotas: Sequence[Quota],
-        cost: int,
-        now_ns: int,
-        full_at_ns: Sequence[int],
-        allowed: bool,
-        receipt: object | None = None,
-    ) -> None:
-        self.key = key
-        self.quotas = quotas
-        self.cost = cost
-        self.now_ns = now_ns
-        self.full_at_ns = full_at_ns
-        self.allowed = allowed
-        self.receipt = receipt
+    fallback: ClassVar[str | None] = None
+
+    key: str
+    quotas: Sequence[Quota]
+    cost: int
+    now_ns: int
+    full_at_ns: Sequence[int]
+    allowed: bool
+    receipt: object | None
 
     @property
     def unlimited(self) -> bool:
@@ -136,6 +131,40 @@ class Decision:
         return f"Decision(allowed={self.allowed}, cost={self.cost}, states={self.states})"
 
 
+class PlainDecision(Decision):
+    """A decision whose fields are attributes."""
+
+    __slots__ = ("allowed", "cost", "full_at_ns", "key", "now_ns", "quotas", "receipt")
+
+    def __init__(
+        self,
+        key: str,
+        quotas: Sequence[Quota],
+        cost: int,
+        now_ns: int,
+        full_at_ns: Sequence[int],
+        allowed: bool,
+        receipt: object | None = None,
+    ) -> None:
+        self.key = key
+        self.quotas = quotas
+        self.cost = cost
+        self.now_ns = now_ns
+        self.full_at_ns = full_at_ns
+        self.allowed = allowed
+        self.receipt = receipt
+
+
+class Decisions(list[Decision]):
+    """The decisions of one call for many keys, in the order of the keys. Awaited, it is its own result."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, Decisions]:
+        yield from ()
+        return self
+
+
 class Refund:
     """Whether what a decision took was still to be given back, and was: true then. Awaited, it is its own result."""
 
@@ -153,3 +182,16 @@ class Refund:
 
     def __repr__(self) -> str:
         return f"Refund(given_back={self.given_back})"
+
+
+class Reset:
+    """That a key's buckets were filled. Awaited, it is its own result."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, Reset]:
+        yield from ()
+        return self
+
+    def __repr__(self) -> str:
+        return "Reset()"

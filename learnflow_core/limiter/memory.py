@@ -9,11 +9,11 @@ from collections import deque
 from weakref import WeakSet
 
 from learnflow_core.limiter.bucket import given_back, settled, take
-from learnflow_core.limiter.decision import Decision, Refund
+from learnflow_core.limiter.decision import Decision, Decisions, PlainDecision, Refund, Reset
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from learnflow_core.limiter.quota import Quota
 
@@ -36,6 +36,8 @@ class MemoryLimiter:
     `clock` gives whole nanoseconds and should not step. Where it steps back, nothing is granted, and no one waits
     longer than a quota takes to fill; where it steps ahead, at most one filling is granted.
     """
+
+    implementation = "python"
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class MemoryLimiter:
                     table[key] = full_at
                     taken.append(full_at)
                 else:
-                    return Decision(key, quotas, cost, now, taken, True, self._receipt)
+                    return PlainDecision(key, quotas, cost, now, taken, True, self._receipt)
             except KeyError:
                 decide = self._hit_unknown
             else:
@@ -94,11 +96,15 @@ class MemoryLimiter:
                 tables[quota.bucket][key] = full_at - cost * quota.interval_ns
             return decide(key, quotas, cost, now)
 
+    def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
+        """One `hit` for each of the keys, in their order; see `Limiter`."""
+        return Decisions([self.hit(key, quotas, cost) for key in keys])
+
     def _refuse(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         for quota in quotas:
             if cost > quota.burst:
                 raise _never(quota)
-        return Decision(key, quotas, cost, now, [self._level(key, quota, now) for quota in quotas], False)
+        return PlainDecision(key, quotas, cost, now, [self._level(key, quota, now) for quota in quotas], False)
 
     def _hit_unknown(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         """Decide for a key that has not a bucket of its own for every quota."""
@@ -106,10 +112,10 @@ class MemoryLimiter:
         levels, after = self._consider(key, quotas, cost, now)
         if after is None:
             self.overflow_hits += any(self._shares(key, quota.bucket) for quota in quotas)
-            return Decision(key, quotas, cost, now, levels, False)
+            return PlainDecision(key, quotas, cost, now, levels, False)
         shared = [self._store(key, quota.bucket, full_at, now) for quota, full_at in zip(quotas, after, strict=True)]
         self.overflow_hits += any(shared)
-        return Decision(key, quotas, cost, now, after, True, self._receipt)
+        return PlainDecision(key, quotas, cost, now, after, True, self._receipt)
 
     def _consider(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> tuple[list[int], list[int] | None]:
         """The buckets as they are, and as the taking would leave them: None when one of them holds too little."""
@@ -129,7 +135,7 @@ class MemoryLimiter:
         with self._lock:
             now = self._clock()
             levels, after = self._consider(key, quotas, cost, now)
-        return Decision(key, quotas, cost, now, levels, after is not None)
+        return PlainDecision(key, quotas, cost, now, levels, after is not None)
 
     def refund(self, decision: Decision) -> Refund:
         """Give back what an allowed decision of this limiter took, once; whether it was still to be given back.
@@ -140,7 +146,7 @@ class MemoryLimiter:
         made before: their tokens may have come back by that.
         """
         with self._lock:
-            if decision.receipt is not self._receipt:
+            if not isinstance(decision, PlainDecision) or decision.receipt is not self._receipt:
                 return Refund(False)
             decision.receipt = None
             now = self._clock()
@@ -151,7 +157,7 @@ class MemoryLimiter:
                     table[decision.key] = given_back(table[decision.key], now, debt, decision.now_ns)
             return Refund(True)
 
-    def reset(self, key: str, quotas: Sequence[Quota]) -> None:
+    def reset(self, key: str, quotas: Sequence[Quota]) -> Reset:
         """Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."""
         with self._lock:
             self._receipt = object()
@@ -160,6 +166,7 @@ class MemoryLimiter:
                 table = self._tables.get(quota.bucket, _NOTHING)
                 if key in table:
                     table[key] = now
+        return Reset()
 
     def _level(self, key: str, quota: Quota, now: int) -> int:
         """The key's bucket: its own, or the shared one that stands for it as long as it has none, or a full one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
-    from learnflow_core.limiter.decision import Decision, Refund
+    from learnflow_core.limiter.decision import Decision, Decisions, Refund, Reset
     from learnflow_core.limiter.quota import Quota
 
 
@@ -24,10 +24,18 @@ class Limiter(Protocol):
         """Take `cost` tokens from each of the key's quotas, or none from any of them."""
         ...
 
+    def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decisions]:
+        """One `hit` for each of the keys, in their order, in one call: each is a decision of its own."""
+        ...
+
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:
         """What `hit` would answer now, without taking anything."""
         ...
 
     def refund(self, decision: Decision) -> Awaitable[Refund]:
         """Give back what a decision of this limiter took, once, as far as time has not done so; else nothing."""
+        ...
+
+    def reset(self, key: str, quotas: Sequence[Quota]) -> Awaitable[Reset]:
+        """Fill the key's buckets, and end the refunds of decisions made before."""
         ...

@@ -23,10 +23,11 @@ class Quota:
     A bucket belongs to a key, a name and a period: `bucket` has the latter two. Plans of one name and period, that of
     a caller who changed it or two that are in use at once, look at the same bucket, each with its own limit and burst.
 
-    `interval_ns` is what one token is worth in time, rounded up to the nanosecond, so that the promise errs on the
-    strict side only; `capacity_ns` is what `burst` tokens are worth, and `longest_ns` what `limit` tokens are: the
-    period or, by the rounding, up to `limit` ns more. `policy` is the quota as a member of the HTTP field
-    RateLimit-Policy, built once because every reply carries it.
+    `interval_ns` is what one token is worth in time, rounded up to the tick (a nanosecond), so that the promise errs
+    on the strict side only; `capacity_ns` is what `burst` tokens are worth, and `longest_ns` what `limit` tokens are:
+    the period or, by the rounding, up to `limit` ticks more. A store whose clock ticks in coarser units decides by
+    `in_ticks_of`, whose durations are whole ticks of `tick_ns` each. `policy` is the quota as a member of the HTTP
+    field RateLimit-Policy, built once because every reply carries it.
 
     Immutable, equal by value. Raises TypeError for a value of the wrong type (a bool is not a number here), and
     ValueError for one that makes no sense.
@@ -42,6 +43,7 @@ class Quota:
         "name",
         "period_ns",
         "policy",
+        "tick_ns",
     )
 
     name: str
@@ -53,16 +55,18 @@ class Quota:
     capacity_ns: int
     longest_ns: int
     policy: str
+    tick_ns: int
 
-    def __init__(self, name: str, limit: int, period_ns: int, burst: int | None = None) -> None:
+    def __init__(self, name: str, limit: int, period_ns: int, burst: int | None = None, tick_ns: int = 1) -> None:
         burst = limit if burst is None else burst
         _check_name(name)
         _check_number("limit", limit, MAX_LIMIT)
         _check_number("period_ns", period_ns, MAX_PERIOD_NS)
         _check_number("burst", burst, limit)
-        if limit > period_ns:
-            raise ValueError(f"limit: {limit} tokens in {period_ns} ns are more than one a nanosecond")
-        interval_ns = -(-period_ns // limit)
+        _check_number("tick_ns", tick_ns, SECOND_NS)
+        if limit * tick_ns > period_ns:
+            raise ValueError(f"limit: {limit} tokens in {period_ns} ns are more than one in each tick of {tick_ns} ns")
+        interval_ns = -(-period_ns // (limit * tick_ns)) * tick_ns
         window = "" if period_ns % SECOND_NS else f";w={period_ns // SECOND_NS}"
         for field, value in (
             ("name", name),
@@ -74,6 +78,7 @@ class Quota:
             ("capacity_ns", burst * interval_ns),
             ("longest_ns", limit * interval_ns),
             ("policy", f'"{name}";q={limit}{window}'),
+            ("tick_ns", tick_ns),
         ):
             object.__setattr__(self, field, value)
 
@@ -97,8 +102,15 @@ class Quota:
         """`limit` tokens in 86,400 seconds, whatever the calendar says."""
         return cls(name, limit, 86_400 * SECOND_NS, burst)
 
-    def _terms(self) -> tuple[str, int, int, int]:
-        return self.name, self.limit, self.period_ns, self.burst
+    def in_ticks_of(self, tick_ns: int) -> Quota:
+        """The same promise, kept by a store whose clock ticks every `tick_ns`: a token's worth is rounded up to them.
+
+        Raises ValueError where the limit is more than one token a tick.
+        """
+        return self if tick_ns == self.tick_ns else Quota(self.name, self.limit, self.period_ns, self.burst, tick_ns)
+
+    def _terms(self) -> tuple[str, int, int, int, int]:
+        return self.name, self.limit, self.period_ns, self.burst, self.tick_ns
 
     def __eq__(self, other: object) -> bool:
         return self._terms() == other._terms() if isinstance(other, Quota) else NotImplemented
@@ -107,9 +119,10 @@ class Quota:
         return hash(self._terms())
 
     def __repr__(self) -> str:
-        return f"Quota(name={self.name!r}, limit={self.limit}, period_ns={self.period_ns}, burst={self.burst})"
+        tick = "" if self.tick_ns == 1 else f", tick_ns={self.tick_ns}"
+        return f"Quota(name={self.name!r}, limit={self.limit}, period_ns={self.period_ns}, burst={self.burst}{tick})"
 
-    def __reduce__(self) -> tuple[type[Quota], tuple[str, int, int, int]]:
+    def __reduce__(self) -> tuple[type[Quota], tuple[str, int, int, int, int]]:
         return Quota, self._terms()
 
     def __setattr__(self, field: str, value: object) -> NoReturn:
