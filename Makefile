@@ -38,6 +38,7 @@ bench: .venv/.test ## Measure (ARGS="limiter" or ARGS="http" chooses).
 lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer versions).
 	$(COMPILE) --extra server -o requirements/serve.txt $(ARGS)
 	$(COMPILE) --extra server --group test -c requirements/serve.txt -o requirements/test.txt $(ARGS)
+	$(COMPILE) --extra server --group test --group bench -c requirements/test.txt -o requirements/bench.txt $(ARGS)
 
 clean: ## Remove everything that make made.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
