@@ -2,13 +2,15 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from learnflow_core.limiter import MemoryLimiter
+from tests.limiting import Implementation, running_on
 from tests.world import World, open_world
 
 # A slow machine is no defect: Hypothesis finds wrong answers here, and benchmarks find slow ones.
@@ -38,3 +40,15 @@ async def world() -> AsyncIterator[World]:
     """A server with nothing in it yet."""
     async with open_world() as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def python_limiters() -> Implementation:
+    return Implementation(MemoryLimiter)
+
+
+@pytest.fixture(scope="module")
+def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The limiter that a module's tests run on; see tests/limiting.py."""
+    with running_on(request.getfixturevalue(f"{request.param}_limiters")):
+        yield

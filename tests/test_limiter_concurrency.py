@@ -13,11 +13,14 @@ import pytest
 
 from learnflow_core.limiter import Decision, Decisions, Limiter, MemoryLimiter, Quota, Refund, Reset
 from tests.limiting import (
+    EVERY_MEMORY_LIMITER,
     MINUTE_AND_DAY,
     ROOT,
     Clock,
-    new_limiter,
+    memory_limiter,
 )
+
+pytestmark = EVERY_MEMORY_LIMITER
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ class YieldingClock(Clock):
 
 @pytest.mark.usefixtures("frequent_switches")
 def test_threads_together_are_admitted_exactly_the_limit() -> None:
-    limiter = new_limiter(YieldingClock())
+    limiter = memory_limiter(YieldingClock())
     plan = (Quota.per_minute(1_000), Quota.per_day(2_500))
     start = threading.Barrier(8)
 
@@ -54,7 +57,7 @@ def test_threads_together_are_admitted_exactly_the_limit() -> None:
 
 @pytest.mark.usefixtures("frequent_switches")
 def test_one_decision_refunded_by_many_threads_is_given_back_once() -> None:
-    limiter = new_limiter(YieldingClock())
+    limiter = memory_limiter(YieldingClock())
     plan = (Quota.per_minute(100),)
     limiter.hit("key", plan, 90)
     start = threading.Barrier(8)
@@ -74,7 +77,7 @@ def test_whatever_is_called_the_buckets_are_read_and_written_under_the_lock() ->
     held = []
 
     def clock() -> int:
-        held.append(limiters and limiters[0]._lock.locked())
+        held.append(bool(limiters) and not limiters[0]._free)
         return 0
 
     limiters: list[MemoryLimiter] = []
@@ -85,7 +88,7 @@ def test_whatever_is_called_the_buckets_are_read_and_written_under_the_lock() ->
     limiter.refund(limiter.hit("key", MINUTE_AND_DAY))
     limiter.reset("key", MINUTE_AND_DAY)
     assert held == [True] * 4
-    assert not limiter._lock.locked()
+    assert limiter._free
 
 
 def test_a_child_forked_while_a_thread_decides_can_decide_and_knows_what_was_taken() -> None:
@@ -147,7 +150,7 @@ async def test_one_line_of_a_coroutine_serves_any_limiter_behind_the_port() -> N
         implementation = "far away"
 
         def __init__(self) -> None:
-            self.memory = new_limiter(Clock())
+            self.memory = memory_limiter(Clock())
 
         async def hit(self, key: str, quotas: Any, cost: int = 1) -> Decision:
             return self.memory.hit(key, quotas, cost)
@@ -164,7 +167,7 @@ async def test_one_line_of_a_coroutine_serves_any_limiter_behind_the_port() -> N
         async def reset(self, key: str, quotas: Any) -> Reset:
             return self.memory.reset(key, quotas)
 
-    ports: list[Limiter] = [new_limiter(Clock()), FarAway()]
+    ports: list[Limiter] = [memory_limiter(Clock()), FarAway()]
     for limiter in ports:
         decision = await limiter.hit("key", MINUTE_AND_DAY)
         assert isinstance(decision, Decision)

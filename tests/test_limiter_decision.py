@@ -9,7 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_core.limiter import Decision, Quota, QuotaState, headers, seconds_up
-from tests.limiting import MINUTE_AND_DAY, SECOND, Clock, Plan, Requests, new_limiter, quotas, requests, waits
+from tests.limiting import (
+    EVERY_LIMITER,
+    MINUTE_AND_DAY,
+    SECOND,
+    Clock,
+    Plan,
+    Requests,
+    new_limiter,
+    quotas,
+    requests,
+    tick,
+    waits,
+)
+
+pytestmark = EVERY_LIMITER
 
 NOW_UNIX_NS = 1_705_312_740 * SECOND
 
@@ -171,7 +185,7 @@ def test_until_the_next_token_no_more_than_what_remains_can_be_taken_and_then_on
 ) -> None:
     quota, gaps = case
     state = decisions((quota,), [(gap, 1) for gap in gaps])[-1].states[0]
-    taken_in_time = _greedy(quota, gaps, state, window_ns=state.next_token_ns - 1)
+    taken_in_time = _greedy(quota, gaps, state, window_ns=state.next_token_ns - tick())
     assert taken_in_time == state.remaining
     assert _greedy(quota, gaps, state, window_ns=state.next_token_ns) == state.remaining + 1
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
-from learnflow_core.limiter import MemoryLimiter, Quota
+from learnflow_core.limiter import Quota
 from tests.limiting import (
+    EVERY_LIMITER,
     MINUTE_AND_DAY,
     Clock,
     levels,
     new_limiter,
 )
+
+pytestmark = EVERY_LIMITER
 
 
 @pytest.mark.parametrize("method", ["hit", "peek"])
@@ -58,20 +60,3 @@ def test_a_name_used_twice_in_one_call_is_an_error_where_it_is_seen_and_never_gr
     limiter.hit("key", (quota,))
     assert limiter.hit("key", (quota, quota)).allowed
     assert limiter.peek("key", (quota,)).remaining == 7
-
-
-@pytest.mark.parametrize("clock", [time.monotonic, lambda: True, lambda: None])
-def test_a_clock_that_does_not_give_whole_nanoseconds_is_refused(clock: Any) -> None:
-    with pytest.raises(TypeError, match="clock: an int is needed"):
-        MemoryLimiter(clock=clock)
-
-
-@pytest.mark.parametrize("field", ["max_buckets", "overflow_buckets"])
-def test_a_table_without_room_is_refused(field: str) -> None:
-    limiter: Any = MemoryLimiter
-    for value in (0, -1):
-        with pytest.raises(ValueError, match="each must be at least 1"):
-            limiter(**{field: value})
-    for nonsense in (True, 1.5, "1"):
-        with pytest.raises(TypeError, match=f"{field}: an int is needed"):
-            limiter(**{field: nonsense})

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from learnflow_core.limiter import Decision, Quota
 from tests.limiting import (
+    EVERY_LIMITER,
     MINUTE_AND_DAY,
     SECOND,
     Clock,
@@ -17,9 +18,12 @@ from tests.limiting import (
     new_limiter,
     quotas,
     requests,
+    tick,
     waits,
     within_the_promise,
 )
+
+pytestmark = EVERY_LIMITER
 
 refund_steps = quotas.flatmap(
     lambda quota: st.tuples(
@@ -93,7 +97,7 @@ def test_a_refund_after_the_clock_stepped_back_gives_nothing() -> None:
     limiter = new_limiter(clock)
     plan = (Quota.per_minute(60),)
     decision = limiter.hit("key", plan)
-    clock.now -= 1
+    clock.now -= tick()
     assert limiter.refund(decision)
     assert limiter.peek("key", plan).remaining == 58
 
@@ -136,9 +140,3 @@ def test_a_clock_found_to_have_stepped_back_ends_refunds_of_what_came_before() -
     limiter.hit("key", plan, 60)
     assert not limiter.refund(decision)
     assert not limiter.hit("key", plan).allowed
-
-
-def test_a_reset_of_a_key_that_was_never_seen_keeps_nothing() -> None:
-    limiter = new_limiter(Clock())
-    limiter.reset("key", MINUTE_AND_DAY)
-    assert len(limiter) == 0

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_core.limiter import MemoryLimiter, Quota
 from tests.limiting import (
+    EVERY_MEMORY_LIMITER,
     MINUTE_AND_DAY,
     ROOT,
     SECOND,
     ClassicBucket,
     Clock,
     costs,
-    new_limiter,
+    memory_limiter,
     quota_named,
     waits,
 )
+
+pytestmark = EVERY_MEMORY_LIMITER
 
 
 def owing(limiter: MemoryLimiter) -> int:
@@ -46,7 +52,7 @@ def test_whatever_keys_come_the_cap_holds_and_no_one_who_owes_is_forgotten(
 ) -> None:
     plan, steps = case
     clock = Clock()
-    limiter = new_limiter(clock, max_buckets=max_buckets, overflow_buckets=overflow_buckets)
+    limiter = memory_limiter(clock, max_buckets=max_buckets, overflow_buckets=overflow_buckets)
     own = {(name, quota.name): ClassicBucket(quota) for name in range(16) for quota in plan}
     for wait, caller, cost, which in steps:
         clock.now += wait
@@ -68,7 +74,7 @@ def test_under_the_cap_no_key_feels_another(
 ) -> None:
     plan, steps = case
     clock = Clock()
-    together, alone = new_limiter(clock), [new_limiter(clock) for _ in range(16)]
+    together, alone = memory_limiter(clock), [memory_limiter(clock) for _ in range(16)]
     for wait, caller, cost, which in steps:
         clock.now += wait
         asked = [plan, plan[:1], plan[1:]][which]
@@ -78,7 +84,7 @@ def test_under_the_cap_no_key_feels_another(
 
 def test_a_limited_key_stays_limited_while_others_come_and_go() -> None:
     clock = Clock()
-    limiter = new_limiter(clock, max_buckets=100)
+    limiter = memory_limiter(clock, max_buckets=100)
     plan = (Quota.per_day(10),)
     limiter.hit("victim", plan, 10)
     for number in range(5_000):
@@ -88,7 +94,7 @@ def test_a_limited_key_stays_limited_while_others_come_and_go() -> None:
 
 
 def test_unknown_keys_share_buckets_at_the_cap_and_are_counted() -> None:
-    limiter = new_limiter(Clock(), max_buckets=2, overflow_buckets=1)
+    limiter = memory_limiter(Clock(), max_buckets=2, overflow_buckets=1)
     plan = (Quota.per_minute(3),)
     assert [limiter.hit(key, plan).remaining for key in "abcdef"] == [2, 2, 2, 1, 0, 0]
     assert limiter.overflow_hits == 4
@@ -100,14 +106,14 @@ def test_unknown_keys_share_buckets_at_the_cap_and_are_counted() -> None:
 
 
 def test_a_decision_over_several_shared_buckets_counts_once() -> None:
-    limiter = new_limiter(Clock(), max_buckets=2)
+    limiter = memory_limiter(Clock(), max_buckets=2)
     limiter.hit("own", MINUTE_AND_DAY)
     limiter.hit("shares", MINUTE_AND_DAY)
     assert (limiter.overflow_hits, owing(limiter)) == (1, 4)
 
 
 def test_a_refusal_by_a_bucket_of_the_key_s_own_is_not_counted() -> None:
-    limiter = new_limiter(Clock(), max_buckets=1, overflow_buckets=1)
+    limiter = memory_limiter(Clock(), max_buckets=1, overflow_buckets=1)
     minute, day = MINUTE_AND_DAY
     limiter.hit("own", (minute,), 300)
     limiter.hit("shares", (minute,))
@@ -118,7 +124,7 @@ def test_a_refusal_by_a_bucket_of_the_key_s_own_is_not_counted() -> None:
 
 def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> None:
     clock = Clock()
-    limiter = new_limiter(clock, max_buckets=1, overflow_buckets=1)
+    limiter = memory_limiter(clock, max_buckets=1, overflow_buckets=1)
     plan = (Quota.per_minute(60),)
     limiter.hit("early", plan)
     limiter.hit("late", plan, 60)
@@ -130,7 +136,7 @@ def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> No
 
 
 def test_what_was_taken_from_a_shared_bucket_is_not_refunded() -> None:
-    limiter = new_limiter(Clock(), max_buckets=1, overflow_buckets=1)
+    limiter = memory_limiter(Clock(), max_buckets=1, overflow_buckets=1)
     plan = (Quota.per_minute(10),)
     limiter.hit("own", plan)
     shared = limiter.hit("shares", plan)
@@ -142,7 +148,7 @@ def test_what_was_taken_from_a_shared_bucket_is_not_refunded() -> None:
 
 
 def test_a_reset_leaves_a_shared_bucket_as_it_is() -> None:
-    limiter = new_limiter(Clock(), max_buckets=1, overflow_buckets=1)
+    limiter = memory_limiter(Clock(), max_buckets=1, overflow_buckets=1)
     plan = (Quota.per_minute(10),)
     limiter.hit("own", plan)
     limiter.hit("shares", plan)
@@ -152,7 +158,7 @@ def test_a_reset_leaves_a_shared_bucket_as_it_is() -> None:
 
 def test_memory_follows_the_keys_that_owe_and_not_those_that_came_once() -> None:
     clock = Clock()
-    limiter = new_limiter(clock, max_buckets=10**6)
+    limiter = memory_limiter(clock, max_buckets=10**6)
     plan = (Quota.per_minute(60),)
     for number in range(20_000):
         limiter.hit(str(number), plan)
@@ -162,7 +168,7 @@ def test_memory_follows_the_keys_that_owe_and_not_those_that_came_once() -> None
 
 def test_no_call_looks_at_more_than_two_buckets_for_each_new_one() -> None:
     clock = Clock()
-    limiter = new_limiter(clock)
+    limiter = memory_limiter(clock)
     for number in range(500):
         limiter.hit(str(number), MINUTE_AND_DAY)
     clock.now += 86_400 * SECOND
@@ -174,7 +180,7 @@ def test_no_call_looks_at_more_than_two_buckets_for_each_new_one() -> None:
 
 
 def test_asking_and_being_refused_keep_nothing() -> None:
-    limiter = new_limiter(Clock())
+    limiter = memory_limiter(Clock())
     limiter.hit("key", MINUTE_AND_DAY[:1], 300)
     for number in range(100):
         limiter.peek(str(number), MINUTE_AND_DAY)
@@ -196,3 +202,20 @@ assert set(one) == set(another) == {1, 2}
 assert one != another and one != [3 - left for left in another]
 """
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONHASHSEED": "0"}, cwd=ROOT)
+
+
+@pytest.mark.parametrize("clock", [time.monotonic, lambda: True, lambda: None])
+def test_a_clock_that_does_not_give_whole_nanoseconds_is_refused(clock: Any) -> None:
+    with pytest.raises(TypeError, match="clock: an int is needed"):
+        memory_limiter(clock)
+
+
+@pytest.mark.parametrize("field", ["max_buckets", "overflow_buckets"])
+def test_a_table_without_room_is_refused(field: str) -> None:
+    for value in (0, -1):
+        with pytest.raises(ValueError, match="each must be at least 1"):
+            memory_limiter(Clock(), **{field: value})
+    nonsense: Any
+    for nonsense in (True, 1.5, "1"):
+        with pytest.raises(TypeError, match=f"{field}: an int is needed"):
+            memory_limiter(Clock(), **{field: nonsense})

@@ -1,4 +1,4 @@
-"""The limiter in memory: what it promises, argued with whatever requests, costs, clocks and plans can do to it."""
+"""What every limiter promises, argued with whatever requests, costs, clocks and plans can do to it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from learnflow_core.limiter import Quota
 from tests.limiting import (
+    EVERY_LIMITER,
     SECOND,
     ClassicBucket,
     Clock,
@@ -18,8 +19,12 @@ from tests.limiting import (
     plans,
     quota_named,
     requests,
+    tick,
+    ticks,
     within_the_promise,
 )
+
+pytestmark = EVERY_LIMITER
 
 
 @given(requests)
@@ -65,7 +70,7 @@ def test_a_request_is_refused_until_exactly_the_told_instant_and_then_admitted(c
         decision = limiter.hit("key", plan, cost)
         if not decision.allowed:
             told = clock.now + decision.retry_after_ns
-            clock.now = told - 1
+            clock.now = told - tick()
             assert not limiter.hit("key", plan, cost).allowed
             clock.now = told
             assert limiter.hit("key", plan, cost).allowed
@@ -138,11 +143,11 @@ def test_a_quota_shared_by_two_plans_of_a_key_is_one_bucket() -> None:
     assert not limiter.hit("a", (everything, searches)).allowed
 
 
-@given(plans, st.lists(st.integers(-500, 500), min_size=1, max_size=40))
+@given(plans, st.lists(ticks(-500, 500), min_size=1, max_size=40))
 def test_a_clock_that_steps_back_never_grants_and_locks_no_one_out_longer_than_one_filling(
     plan: Plan, steps: list[int]
 ) -> None:
-    clock = Clock(10**6)
+    clock = Clock(10**6 * tick())
     limiter = new_limiter(clock)
     for step in steps:
         before = levels(limiter, "key", plan)
@@ -171,8 +176,8 @@ def test_what_a_peek_tells_after_the_clock_stepped_back_is_true() -> None:
 
 
 @given(
-    st.integers(12, 200).flatmap(
-        lambda period_ns: st.lists(st.tuples(quota_named("q", period_ns), st.integers(0, 400), st.integers(1, 3)))
+    ticks(12, 200).flatmap(
+        lambda period_ns: st.lists(st.tuples(quota_named("q", period_ns), ticks(0, 400), st.integers(1, 3)))
     )
 )
 def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_than_one_filling(
@@ -188,17 +193,17 @@ def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_t
             assert 0 <= decision.reset_after_ns <= quota.longest_ns
             if not decision.allowed:
                 assert decision.states[0].next_token_ns == decision.retry_after_ns
-                clock.now += decision.retry_after_ns - 1
+                clock.now += decision.retry_after_ns - tick()
                 assert not limiter.hit("key", (quota,)).allowed
-                clock.now += 1
+                clock.now += tick()
                 assert limiter.hit("key", (quota,)).allowed
             passed.append((clock.now, 1))
         assert within_the_promise(quota, passed)
 
 
 @given(
-    st.tuples(quota_named("q", 120), quota_named("q", 120)),
-    st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=60),
+    ticks(120, 120).flatmap(lambda period_ns: st.tuples(quota_named("q", period_ns), quota_named("q", period_ns))),
+    st.lists(st.tuples(ticks(0, 60), st.booleans()), max_size=60),
 )
 def test_of_two_plans_in_use_at_once_under_one_name_neither_lets_the_other_pass_more(
     plans_in_use: tuple[Quota, Quota], asked: list[tuple[int, bool]]
