@@ -12,13 +12,13 @@ from learnflow_core.limiter.memory import MemoryLimiter
 from tests.limiting import Clock
 
 
-class Interrupted(Exception):
+class InterruptError(Exception):
     pass
 
 
 def test_a_limiter_interrupted_at_any_moment_decides_on_and_has_granted_no_more_than_its_quota() -> None:
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise Interrupted
+        raise InterruptError
 
     limiter, plan = MemoryLimiter(clock=Clock()), (Quota.per_minute(10_000), Quota.per_day(10_000))
     allowed = interruptions = 0
@@ -31,7 +31,7 @@ def test_a_limiter_interrupted_at_any_moment_decides_on_and_has_granted_no_more_
                     if limiter.hit("key", plan, 1):
                         allowed += 1
                     limiter.refund(limiter.peek("key", plan))
-            except Interrupted:
+            except InterruptError:
                 interruptions += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
