@@ -13,6 +13,7 @@ import msgspec
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.limiter import Quota
+from learnflow_core.limiter.plans import PLANS
 from learnflow_core.model import Account, Mode, Plan, Role
 
 EVERY_SCOPE = "*"
@@ -39,21 +40,6 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
 """What somebody with a role can do once signed in: what a caller must hold to grant the role, or a password to its
 owner."""
 
-
-class Allowance(msgspec.Struct, frozen=True):
-    """How many requests a plan allows in a minute and in a day (null: no limit of that length)."""
-
-    per_minute: int
-    per_day: int | None
-
-
-PLANS: dict[Plan, Allowance] = {
-    "starter": Allowance(per_minute=30, per_day=1_000),
-    "professional": Allowance(per_minute=300, per_day=25_000),
-    "enterprise": Allowance(per_minute=3_000, per_day=None),
-}
-"""The published plans; an Enterprise account may have a number of its own for the minute."""
-
 FAILED_CREDENTIALS: tuple[Quota, ...] = (Quota.per_minute(30, name="failed-credentials"),)
 """What one address may get wrong: every refused credential takes one."""
 
@@ -64,9 +50,8 @@ def quotas(plan: Plan, per_minute: int | None = None) -> tuple[Quota, ...]:
 
     Raises ValueError for a `per_minute` below 1.
     """
-    allowance = PLANS[plan]
-    minute = Quota.per_minute(allowance.per_minute if per_minute is None else per_minute, name="minute")
-    return (minute,) if allowance.per_day is None else (minute, Quota.per_day(allowance.per_day, name="day"))
+    minute, *rest = PLANS[plan]
+    return (minute if per_minute is None else Quota.per_minute(per_minute), *rest)
 
 
 class Actor(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from functools import partial
 from itertools import chain, combinations
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from learnflow_core.access import (
     FAILED_CREDENTIALS,
-    PLANS,
     ROLE_SCOPES,
     SCOPES,
     Actor,
@@ -25,6 +25,7 @@ from learnflow_core.access import (
 )
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.limiter import Quota
+from learnflow_core.limiter.plans import PLANS
 from learnflow_core.model import Account, Mode, Plan, Role
 
 NAMED = frozenset(SCOPES) - {"*"}
@@ -89,7 +90,8 @@ def test_the_plans_are_the_published_ones() -> None:
         "professional": (Quota("minute", 300, 60 * 10**9), Quota("day", 25_000, 86_400 * 10**9)),
         "enterprise": (Quota("minute", 3_000, 60 * 10**9),),
     }
-    assert {plan: quotas(plan) for plan in PLANS} == published
+    assert published == PLANS
+    assert {plan: quotas(plan) for plan in get_args(Plan)} == published
     (failed,) = FAILED_CREDENTIALS
     assert (failed.limit, failed.period_ns) == (30, 60 * 10**9)
 

@@ -9,7 +9,8 @@
         ...  # answer 429 with headers(decision, time.time_ns())
 
 In reading order: `quota` (what is promised), `bucket` (the arithmetic), `decision` (the answer), `port` (what a caller
-needs of any limiter), `memory` (the limiter of one process), `fields` (the answer as HTTP fields).
+needs of any limiter), `memory` (the limiter of one process), `fields` (the answer as HTTP fields). Around these:
+`decorator` (a limit on a function), `asgi` and `wsgi` (a limit in front of an app), and `plans` (the published ones).
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from learnflow_core.limiter.quota import Quota
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from learnflow_core.limiter.decorator import LimitExceeded, limited
     from learnflow_core.limiter.port import Limiter
 
 __all__ = [
     "Decision",
     "Decisions",
+    "LimitExceeded",
     "Limiter",
     "MemoryLimiter",
     "Quota",
@@ -33,14 +36,17 @@ __all__ = [
     "Refund",
     "Reset",
     "headers",
+    "limited",
     "seconds_up",
 ]
 
+_MODULES = {"LimitExceeded": "decorator", "Limiter": "port", "limited": "decorator"}
+
 
 def __getattr__(name: str) -> object:
-    """Import the port when it is asked for: a Protocol needs typing, which takes longer than the whole engine."""
-    if name == "Limiter":
-        from learnflow_core.limiter.port import Limiter  # noqa: PLC0415 - see above
+    """Import when it is asked for what needs typing or inspect, which take longer than the whole engine."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - see above
 
-        return Limiter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,92 @@
+"""The limit in front of an ASGI app: FastAPI, Starlette, Django, Quart, or a function of one's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from learnflow_core.limiter.asking import asking, client_network
+from learnflow_core.limiter.fields import headers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from learnflow_core.limiter.port import Limiter
+    from learnflow_core.limiter.quota import Quota
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def client(scope: Scope) -> str:
+    """The address that the server says the request came from, an IPv6 address by its /64.
+
+    Behind a proxy that is the proxy's, and so all requests are one client's, unless the server is told to believe
+    what the proxy says (uvicorn: `--forwarded-allow-ips`). Where the server knows no address, as behind a Unix socket,
+    all requests are one client's too.
+    """
+    return client_network(scope["client"][0] if scope.get("client") else "")
+
+
+async def too_many_requests(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """The plain answer 429 (RFC 6585, section 4)."""
+    fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"18")]
+    await send({"type": "http.response.start", "status": 429, "headers": fields})
+    await send({"type": "http.response.body", "body": b"Too many requests\n"})
+
+
+class RateLimitMiddleware:
+    """An ASGI app that hands on the HTTP requests which the limiter lets pass, and tells every reply how it stands.
+
+    A request takes `cost` tokens from each of the `quotas` of `key`. All three hold for every request, or are
+    functions of its scope: a key and a plan for each caller. `cost` can also be a table of paths below the app's root:
+    `{"/export": 10, "/healthz": 0}`; a path stands for what lies below it, and what is not there costs 1. A request
+    that costs 0 passes unasked. Raises TypeError or ValueError for a cost that no request could pay.
+
+    Replies get the fields of `headers`, beside their own; their bodies pass as they are. A refused request is answered
+    by `refused`, an ASGI app, and the app behind is not called. Both find the decision as
+    `scope["learnflow.decision"]`. `clock` is the wall clock in nanoseconds, for `X-RateLimit-Reset`.
+
+    Only HTTP is limited. A WebSocket is accepted or closed before any header can be told, and lives on; its messages
+    are what to limit, in the app.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        limiter: Limiter,
+        quotas: Sequence[Quota] | Callable[[Scope], Sequence[Quota]],
+        key: str | Callable[[Scope], str] = client,
+        cost: int | Mapping[str, int] | Callable[[Scope], int] = 1,
+        refused: App = too_many_requests,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._app = app
+        self._ask = asking(limiter, quotas, key, cost, _path)
+        self._refused = refused
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        decision = scope["learnflow.decision"] = await self._ask(scope)
+        told = [(name.lower().encode(), value.encode()) for name, value in headers(decision, self._clock())]
+
+        async def send_told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *told]}
+            await send(message)
+
+        await (self._app if decision else self._refused)(scope, receive, send_told if told else send)
+
+
+def _path(scope: Scope) -> str:
+    """The path below where the app is mounted, as its own routes have it."""
+    path, root = f"{scope['path']}/", scope.get("root_path", "")
+    return path[len(root) :] if path.startswith(f"{root}/") else path

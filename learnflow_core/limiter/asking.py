@@ -1,0 +1,130 @@
+"""What a call asks of a limiter, for the decorator and the middlewares: whose tokens, under which quotas, how many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from inspect import iscoroutine, iscoroutinefunction
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any, Protocol
+
+from learnflow_core.limiter.decision import Decision, PlainDecision
+from learnflow_core.limiter.memory import MemoryLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from learnflow_core.limiter.port import Limiter
+    from learnflow_core.limiter.quota import Quota
+
+    Quotas = Sequence[Quota] | Callable[..., Sequence[Quota]]
+
+EXEMPT = PlainDecision("", (), 0, 0, (), allowed=True)
+"""The decision about a call that costs nothing: no limiter was asked, and there is no limit to tell of."""
+
+_AWAITED = "limiter: its answers have to be awaited, which only an async function or an ASGI app can do"
+
+
+class AnswersAtOnce(Protocol):
+    """A limiter that can be asked without an event loop: its answers are decisions, and not promises of them."""
+
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
+        """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
+        ...
+
+
+def asking(
+    limiter: Limiter | AnswersAtOnce,
+    quotas: Quotas,
+    key: str | Callable[..., str],
+    cost: int | Mapping[str, int] | Callable[..., int],
+    path_of: Callable[..., str] | None = None,
+) -> Callable[..., Awaitable[Decision]]:
+    """The function that takes what a call costs; where that is 0, it asks nobody and answers `EXEMPT`.
+
+    `quotas`, `key` and `cost` hold for every call, or are functions of its arguments; where calls have a path, `cost`
+    may be a table of paths. Raises TypeError or ValueError, as a limiter does, for a cost that no call could pay.
+    """
+    quotas_of, key_of = _function(quotas), _function(key)
+    if path_of and isinstance(cost, Mapping):
+        _check_costs(quotas, cost.values())
+        cost_of = _by_path(cost, path_of)
+    else:
+        cost_of = _function(cost)
+        _check_costs(quotas, [] if callable(cost) else [cost])
+
+    def ask(*args: object, **kwargs: object) -> Awaitable[Decision]:
+        tokens = cost_of(*args, **kwargs)
+        if type(tokens) is int and tokens == 0:
+            return EXEMPT
+        return limiter.hit(key_of(*args, **kwargs), quotas_of(*args, **kwargs), tokens)
+
+    return ask
+
+
+def asking_at_once(
+    limiter: Limiter | AnswersAtOnce,
+    quotas: Quotas,
+    key: str | Callable[..., str],
+    cost: int | Mapping[str, int] | Callable[..., int],
+    path_of: Callable[..., str] | None = None,
+) -> Callable[..., Decision]:
+    """`asking` where nothing can be awaited: TypeError for a limiter that needs it, as soon as that can be seen."""
+    if iscoroutinefunction(limiter.hit):
+        raise TypeError(_AWAITED)
+    ask = asking(limiter, quotas, key, cost, path_of)
+
+    def ask_at_once(*args: object, **kwargs: object) -> Decision:
+        answer = ask(*args, **kwargs)
+        if isinstance(answer, Decision):
+            return answer
+        if iscoroutine(answer):
+            answer.close()  # or Python would warn as well that nobody awaited it
+        raise TypeError(_AWAITED)
+
+    return ask_at_once
+
+
+@lru_cache(maxsize=4_096)
+def client_network(address: str) -> str:
+    """Whom an address stands for: an IPv4 address for itself, an IPv6 address for the /64 that one client is given.
+
+    What is no address stands for itself.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or IPv6Network((int(parsed), 64), strict=False))
+    return address
+
+
+def _function(value: object) -> Callable[..., Any]:
+    return value if callable(value) else lambda *_args, **_kwargs: value
+
+
+def _by_path(costs: Mapping[str, int], path_of: Callable[..., str]) -> Callable[..., int]:
+    """The cost of the longest path that the request's own begins with, by whole segments; 1 where none does."""
+    for path in costs:
+        if not path.startswith("/"):
+            raise ValueError(f"cost: a path begins with a slash, unlike {path!r}")
+    # What begins with another path sorts behind it: in reverse, the longest that fits is found first.
+    known = sorted(((path.rstrip("/") + "/", cost) for path, cost in costs.items()), reverse=True)
+
+    def cost_of(request: object) -> int:
+        path = path_of(request) + "/"
+        for beginning, cost in known:
+            if path.startswith(beginning):
+                return cost
+        return 1
+
+    return cost_of
+
+
+def _check_costs(quotas: Quotas, costs: Iterable[object]) -> None:
+    """Raise now what a limiter would raise for every call of such a cost."""
+    limiter: Any = MemoryLimiter()
+    for cost in costs:
+        if type(cost) is not int or cost != 0:
+            limiter.peek("", () if callable(quotas) else quotas, cost)

@@ -1,0 +1,103 @@
+"""A limit on a function: each call takes its cost first, and is not made when that is refused."""
+
+from __future__ import annotations
+
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from learnflow_core.limiter.asking import asking, asking_at_once
+from learnflow_core.limiter.fields import seconds_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from learnflow_core.limiter.asking import AnswersAtOnce
+    from learnflow_core.limiter.decision import Decision
+    from learnflow_core.limiter.port import Limiter
+    from learnflow_core.limiter.quota import Quota
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LimitExceeded(Exception):  # noqa: N818 - a refusal is the limiter doing what it is for, and no error of it
+    """A call was refused, and not made. `decision` says by which quota, and when the call would pass."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision)
+        self.decision = decision
+
+    def __str__(self) -> str:
+        seconds = seconds_up(self.decision.retry_after_ns)
+        told = self.decision.binding
+        return f"{told.limit} for the {told.name} are used up; retry in {seconds} s" if told else "refused"
+
+
+@overload
+def limited(
+    limiter: AnswersAtOnce,
+    quotas: Sequence[Quota] | Callable[..., Sequence[Quota]],
+    *,
+    key: str | Callable[..., str] | None = None,
+    cost: int | Callable[..., int] = 1,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+@overload
+def limited(
+    limiter: Limiter,
+    quotas: Sequence[Quota] | Callable[..., Sequence[Quota]],
+    *,
+    key: str | Callable[..., str] | None = None,
+    cost: int | Callable[..., int] = 1,
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]: ...
+
+
+def limited(
+    limiter: Limiter | AnswersAtOnce,
+    quotas: Sequence[Quota] | Callable[..., Sequence[Quota]],
+    *,
+    key: str | Callable[..., str] | None = None,
+    cost: int | Callable[..., int] = 1,
+) -> Callable[..., Any]:
+    """A decorator: each call of the function, plain or async, first takes `cost` tokens from each of a key's quotas.
+
+    `quotas`, `key` and `cost` hold for every call, or are functions of its arguments, so that each caller may have a
+    bucket and a plan of its own. Without a `key`, all calls share one bucket, named for the function. A call that
+    costs 0 asks no limiter. What was taken stays taken when the function raises.
+
+    A call that is refused raises `LimitExceeded`, and the function is not called. (That of a generator is refused when
+    it is made, before its first step.) An async function awaits the limiter's answer, so a limiter that blocks is not
+    for it. A plain function needs one that answers at once: TypeError where the answers have to be awaited, when it is
+    decorated if that can be seen by then. Raises TypeError or ValueError for a cost that no call could pay.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        whose = f"{function.__module__}.{function.__qualname__}" if key is None else key
+
+        if iscoroutinefunction(function):
+            awaited = asking(limiter, quotas, whose, cost)
+
+            @wraps(function)
+            async def limited_coroutine(*args: Any, **kwargs: Any) -> Any:
+                _admit(await awaited(*args, **kwargs))
+                return await function(*args, **kwargs)
+
+            return limited_coroutine
+
+        decided = asking_at_once(limiter, quotas, whose, cost)
+
+        @wraps(function)
+        def limited_function(*args: Any, **kwargs: Any) -> Any:
+            _admit(decided(*args, **kwargs))
+            return function(*args, **kwargs)
+
+        return limited_function
+
+    return decorate
+
+
+def _admit(decision: Decision) -> None:
+    if not decision.allowed:
+        raise LimitExceeded(decision)
