@@ -12,7 +12,7 @@ from learnflow_core.limiter.fields import headers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from learnflow_core.limiter.port import Limiter
+    from learnflow_core.limiter.asking import Answers
     from learnflow_core.limiter.quota import Quota
 
 Scope = MutableMapping[str, Any]
@@ -59,7 +59,7 @@ class RateLimitMiddleware:
         self,
         app: App,
         *,
-        limiter: Limiter,
+        limiter: Answers,
         quotas: Sequence[Quota] | Callable[[Scope], Sequence[Quota]],
         key: str | Callable[[Scope], str] = client,
         cost: int | Mapping[str, int] | Callable[[Scope], int] = 1,

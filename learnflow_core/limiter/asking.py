@@ -14,7 +14,6 @@ from learnflow_core.limiter.memory import MemoryLimiter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from learnflow_core.limiter.port import Limiter
     from learnflow_core.limiter.quota import Quota
 
     Quotas = Sequence[Quota] | Callable[..., Sequence[Quota]]
@@ -25,16 +24,24 @@ EXEMPT = PlainDecision("", (), 0, 0, (), allowed=True)
 _AWAITED = "limiter: its answers have to be awaited, which only an async function or an ASGI app can do"
 
 
+class Answers(Protocol):
+    """What a limiter is asked here: as much of `Limiter` as limiting calls takes."""
+
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:
+        """Take `cost` tokens from each of the key's quotas, or none from any of them."""
+        ...
+
+
 class AnswersAtOnce(Protocol):
-    """A limiter that can be asked without an event loop: its answers are decisions, and not promises of them."""
+    """The same of a limiter whose answers are decisions, and not promises of them: it needs no event loop."""
 
     def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
-        """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
+        """Take `cost` tokens from each of the key's quotas, or none from any of them."""
         ...
 
 
 def asking(
-    limiter: Limiter | AnswersAtOnce,
+    limiter: Answers,
     quotas: Quotas,
     key: str | Callable[..., str],
     cost: int | Mapping[str, int] | Callable[..., int],
@@ -63,7 +70,7 @@ def asking(
 
 
 def asking_at_once(
-    limiter: Limiter | AnswersAtOnce,
+    limiter: Answers,
     quotas: Quotas,
     key: str | Callable[..., str],
     cost: int | Mapping[str, int] | Callable[..., int],

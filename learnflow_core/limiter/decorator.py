@@ -12,9 +12,8 @@ from learnflow_core.limiter.fields import seconds_up
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from learnflow_core.limiter.asking import AnswersAtOnce
+    from learnflow_core.limiter.asking import Answers, AnswersAtOnce
     from learnflow_core.limiter.decision import Decision
-    from learnflow_core.limiter.port import Limiter
     from learnflow_core.limiter.quota import Quota
 
 P = ParamSpec("P")
@@ -29,9 +28,10 @@ class LimitExceeded(Exception):  # noqa: N818 - a refusal is the limiter doing w
         self.decision = decision
 
     def __str__(self) -> str:
-        seconds = seconds_up(self.decision.retry_after_ns)
         told = self.decision.binding
-        return f"{told.limit} for the {told.name} are used up; retry in {seconds} s" if told else "refused"
+        assert told, "a call without quotas is not refused"
+        seconds = seconds_up(told.retry_after_ns)
+        return f"rate limit exceeded: {told.name!r} lets {told.limit} pass; retry in {seconds} s"
 
 
 @overload
@@ -46,7 +46,7 @@ def limited(
 
 @overload
 def limited(
-    limiter: Limiter,
+    limiter: Answers,
     quotas: Sequence[Quota] | Callable[..., Sequence[Quota]],
     *,
     key: str | Callable[..., str] | None = None,
@@ -55,7 +55,7 @@ def limited(
 
 
 def limited(
-    limiter: Limiter | AnswersAtOnce,
+    limiter: Answers,
     quotas: Sequence[Quota] | Callable[..., Sequence[Quota]],
     *,
     key: str | Callable[..., str] | None = None,
