@@ -88,5 +88,6 @@ class RateLimitMiddleware:
 
 def _path(scope: Scope) -> str:
     """The path below where the app is mounted, as its own routes have it."""
-    path, root = f"{scope['path']}/", scope.get("root_path", "")
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
     return path[len(root) :] if path.startswith(f"{root}/") else path
