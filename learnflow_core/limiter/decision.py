@@ -131,10 +131,16 @@ class Decision:
         return f"Decision(allowed={self.allowed}, cost={self.cost}, states={self.states})"
 
 
-class PlainDecision(Decision):
-    """A decision whose fields are attributes."""
+class BareDecision(Decision):
+    """A decision whose fields are attributes, which whoever makes it sets one by one: the quickest way there is."""
 
     __slots__ = ("allowed", "cost", "full_at_ns", "key", "now_ns", "quotas", "receipt")
+
+
+class PlainDecision(BareDecision):
+    """A decision made of its fields."""
+
+    __slots__ = ()
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections import deque
 from weakref import WeakSet
 
 from learnflow_core.limiter.bucket import given_back, settled, take
-from learnflow_core.limiter.decision import Decision, Decisions, PlainDecision, Refund, Reset
+from learnflow_core.limiter.decision import BareDecision, Decision, Decisions, PlainDecision, Refund, Reset
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NOTHING: dict[str, int] = {}
 _TURN = "turn"
-_make = object.__new__
+_ONE = 1
 
 
 class MemoryLimiter:
@@ -79,12 +79,12 @@ class MemoryLimiter:
 
     def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
-        if type(cost) is not int or cost < 1:
+        if cost is not _ONE and (type(cost) is not int or cost < 1):
             _check(key, quotas, cost)
         tables = self._tables
         taken: list[int] = []
         free = self._free
-        while True:  # the beginning of _alone(), and take() and PlainDecision() below, are written out: calls cost time
+        while True:  # as in _alone(); it, take() and PlainDecision() are written out, since calls cost time
             try:
                 del free[_TURN]
             except KeyError:
@@ -97,14 +97,14 @@ class MemoryLimiter:
                 for quota in quotas:
                     table = tables[quota.bucket]
                     full_at = table[key]
-                    debt = quota.interval_ns if cost == 1 else cost * quota.interval_ns
+                    debt = quota.interval_ns if cost is _ONE else cost * quota.interval_ns
                     full_at = full_at + debt if full_at > now else now + debt
                     if full_at - now > quota.capacity_ns:
                         break
                     table[key] = full_at
                     taken.append(full_at)
                 else:
-                    decision = _make(PlainDecision)
+                    decision = BareDecision()
                     decision.key = key
                     decision.quotas = quotas
                     decision.cost = cost
@@ -177,7 +177,7 @@ class MemoryLimiter:
         return self._alone(self._refund, decision)
 
     def _refund(self, decision: Decision) -> Refund:
-        if not isinstance(decision, PlainDecision) or decision.receipt is not self._receipt:
+        if not isinstance(decision, BareDecision) or decision.receipt is not self._receipt:
             return Refund(False)
         decision.receipt = None
         now = self._clock()
