@@ -242,7 +242,8 @@ def test_a_path_in_the_table_stands_for_what_lies_below_it(path: str, cost: int)
 
 
 @pytest.mark.parametrize(
-    ("path", "root"), [("/api/export", "/api"), ("/export", "/api"), ("/export", ""), ("/api/v1/export", "/api/v1")]
+    ("path", "root"),
+    [("/api/export", "/api"), ("/export", "/api"), ("/export", ""), ("/api/v1/export", "/api/v1"), ("/export", "/exp")],
 )
 def test_the_table_has_paths_below_where_the_app_is_mounted(path: str, root: str) -> None:
     limiter = MemoryLimiter(clock=Clock())

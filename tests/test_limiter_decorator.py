@@ -201,6 +201,7 @@ def test_a_limited_function_is_still_the_same_to_those_who_look_at_it() -> None:
     limit = limited(MemoryLimiter(), ONCE)
     assert (limit(plain).__name__, limit(plain).__doc__) == ("plain", "Write rows.")
     assert inspect.signature(limit(plain)) == inspect.signature(plain)
+    assert inspect.signature(limit(waiting)) == inspect.signature(waiting)
     assert inspect.iscoroutinefunction(limit(waiting))
     assert not inspect.iscoroutinefunction(limit(plain))
 
