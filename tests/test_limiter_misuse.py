@@ -50,13 +50,27 @@ def test_nonsense_is_a_clear_error_and_takes_nothing(
     assert levels(limiter, "key", MINUTE_AND_DAY) == before
 
 
-def test_a_name_used_twice_in_one_call_is_an_error_where_it_is_seen_and_never_grants_more() -> None:
+@pytest.mark.parametrize("other", [Quota.per_minute(10), Quota.per_minute(5), Quota.per_hour(10, name="minute")])
+@pytest.mark.parametrize("make", [tuple, list])
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_name_used_twice_in_one_call_is_an_error_and_takes_nothing(other: Quota, make: Any, seen: bool) -> None:
     limiter = new_limiter(Clock())
     quota = Quota.per_minute(10)
-    for other in (Quota.per_minute(5), Quota.per_hour(10, name="minute")):
-        for call in (limiter.hit, limiter.peek):
+    if seen:
+        limiter.hit("key", (quota,))
+        limiter.hit("key", (other,))
+    before = levels(limiter, "key", (quota,))
+    for call in (limiter.hit, limiter.peek):
+        for _ in range(2):
             with pytest.raises(ValueError, match="quotas: each needs a name of its own"):
-                call("key", (quota, other))
-    limiter.hit("key", (quota,))
-    assert limiter.hit("key", (quota, quota)).allowed
-    assert limiter.peek("key", (quota,)).remaining == 7
+                call("key", make((quota, other)))
+    assert levels(limiter, "key", (quota,)) == before
+
+
+def test_a_list_of_quotas_is_checked_each_time_since_it_can_change() -> None:
+    limiter = new_limiter(Clock())
+    plan = [Quota.per_minute(10), Quota.per_day(10)]
+    limiter.hit("key", plan)
+    plan[1] = plan[0]
+    with pytest.raises(ValueError, match="quotas: each needs a name of its own"):
+        limiter.hit("key", plan)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NOTHING: dict[str, int] = {}
 _TURN = "turn"
 _ONE = 1
+_PLANS = 1_024
 
 
 class MemoryLimiter:
@@ -60,6 +61,8 @@ class MemoryLimiter:
         self._clock = clock
         self._max_buckets = max_buckets
         self._overflow_buckets = overflow_buckets
+        self._plan: Sequence[Quota] = ()
+        self._plans: dict[int, Sequence[Quota]] = {}
         self._tables: dict[str, dict[str, int]] = {}
         self._shared: dict[str, int] = {}
         # Every bucket once, in the order in which they are looked at: its table in one, its key there in the other.
@@ -81,6 +84,8 @@ class MemoryLimiter:
         """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
         if cost is not _ONE and (type(cost) is not int or cost < 1):
             _check(key, quotas, cost)
+        if quotas is not self._plan:
+            self._learn(quotas)
         tables = self._tables
         taken: list[int] = []
         free = self._free
@@ -132,6 +137,17 @@ class MemoryLimiter:
             if cost > quota.burst:
                 raise _never(quota)
         return PlainDecision(key, quotas, cost, now, [self._level(key, quota, now) for quota in quotas], False)
+
+    def _learn(self, quotas: Sequence[Quota]) -> None:
+        """Check a plan, and remember it by identity, so that those in use need not be checked at each decision."""
+        if self._plans.get(id(quotas)) is not quotas:
+            _check_names(quotas)
+            if type(quotas) is not tuple:  # what can change is checked each time
+                return
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[id(quotas)] = quotas
+        self._plan = quotas
 
     def _hit_unknown(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         """Decide for a key that has not a bucket of its own for every quota."""
@@ -270,11 +286,15 @@ def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
         raise TypeError(f"cost: an int is needed, not {type(cost).__name__}")
     if cost < 1:
         raise ValueError("cost: it must be at least 1; what was taken is given back by a refund")
-    if len({quota.name for quota in quotas}) < len(quotas):
-        raise ValueError("quotas: each needs a name of its own")
+    _check_names(quotas)
     for quota in quotas:
         if cost > quota.burst:
             raise _never(quota)
+
+
+def _check_names(quotas: Sequence[Quota]) -> None:
+    if len({quota.name for quota in quotas}) < len(quotas):
+        raise ValueError("quotas: each needs a name of its own")
 
 
 def _never(quota: Quota) -> ValueError:

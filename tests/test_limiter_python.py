@@ -1,4 +1,4 @@
-"""Ctrl-C may come at any step of a decision."""
+"""What concerns the limiter in pure Python alone: Ctrl-C at any step of a decision, and the plans it remembers."""
 
 from __future__ import annotations
 
@@ -42,3 +42,13 @@ def test_a_limiter_interrupted_at_any_moment_decides_on_and_has_granted_no_more_
     state = limiter.peek("key", plan)
     assert state.remaining is not None
     assert state.remaining + allowed == pytest.approx(10_000, abs=interruptions)
+
+
+def test_plans_are_remembered_up_to_a_bound_and_one_in_the_place_of_another_is_checked() -> None:
+    limiter = MemoryLimiter(clock=Clock())
+    for number in range(3_000):
+        limit = 1_000 + number
+        assert limiter.hit("key", (Quota.per_minute(limit), Quota.per_day(limit)), 1)
+        with pytest.raises(ValueError, match="a name of its own"):
+            limiter.hit("key", (Quota.per_minute(limit), Quota.per_minute(limit + 1)))
+    assert len(limiter._plans) <= 1_024
