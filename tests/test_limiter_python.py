@@ -48,7 +48,7 @@ def test_plans_are_remembered_up_to_a_bound_and_one_in_the_place_of_another_is_c
     limiter = MemoryLimiter(clock=Clock())
     for number in range(3_000):
         limit = 1_000 + number
-        assert limiter.hit("key", (Quota.per_minute(limit), Quota.per_day(limit)), 1)
+        assert limiter.hit(f"key {number}", (Quota.per_minute(limit), Quota.per_day(limit)))
         with pytest.raises(ValueError, match="a name of its own"):
-            limiter.hit("key", (Quota.per_minute(limit), Quota.per_minute(limit + 1)))
+            limiter.hit(f"key {number}", (Quota.per_minute(limit), Quota.per_minute(limit + 1)))
     assert len(limiter._plans) <= 1_024
