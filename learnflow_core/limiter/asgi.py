@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from learnflow_core.limiter.asking import asking, client_network
+from learnflow_core.limiter.address import client_network
+from learnflow_core.limiter.asking import asking
 from learnflow_core.limiter.fields import headers
 
 if TYPE_CHECKING:

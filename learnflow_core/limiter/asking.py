@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from inspect import iscoroutine, iscoroutinefunction
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from learnflow_core.limiter.decision import Decision, PlainDecision
@@ -90,21 +88,6 @@ def asking_at_once(
         raise TypeError(_AWAITED)
 
     return ask_at_once
-
-
-@lru_cache(maxsize=4_096)
-def client_network(address: str) -> str:
-    """Whom an address stands for: an IPv4 address for itself, an IPv6 address for the /64 that one client is given.
-
-    What is no address stands for itself.
-    """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        return str(parsed.ipv4_mapped or IPv6Network((int(parsed), 64), strict=False))
-    return address
 
 
 def _function(value: object) -> Callable[..., Any]:
