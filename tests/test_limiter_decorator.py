@@ -111,6 +111,15 @@ def test_key_plan_and_cost_can_follow_from_the_arguments() -> None:
     assert left(limiter, "ben", PLANS["professional"]) == 100
 
 
+def test_a_plan_is_what_it_was_when_it_was_written() -> None:
+    plan = [Quota.per_minute(1)]
+    call = limited(MemoryLimiter(clock=Clock()), plan)(lambda: None)
+    plan.clear()
+    call()
+    with pytest.raises(LimitExceeded):
+        call()
+
+
 def test_a_method_has_its_object_among_the_arguments() -> None:
     limiter = MemoryLimiter(clock=Clock())
 

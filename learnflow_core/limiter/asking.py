@@ -50,7 +50,7 @@ def asking(
     `quotas`, `key` and `cost` hold for every call, or are functions of its arguments; where calls have a path, `cost`
     may be a table of paths. Raises TypeError or ValueError, as a limiter does, for a cost that no call could pay.
     """
-    quotas_of, key_of = _function(quotas), _function(key)
+    quotas_of, key_of = _function(quotas if callable(quotas) else tuple(quotas)), _function(key)
     if path_of and isinstance(cost, Mapping):
         _check_costs(quotas, cost.values())
         cost_of = _by_path(cost, path_of)
