@@ -27,7 +27,7 @@ def client(scope: Scope) -> str:
     """The address that the server says the request came from, an IPv6 address by its /64.
 
     Behind a proxy that is the proxy's, and so all requests are one client's, unless the server is told to believe
-    what the proxy says (uvicorn: `--forwarded-allow-ips`). Where the server knows no address, as behind a Unix socket,
+    what the proxy says (`uvicorn --forwarded-allow-ips`). Where the server knows no address, as behind a Unix socket,
     all requests are one client's too.
     """
     return client_network(scope["client"][0] if scope.get("client") else "")
