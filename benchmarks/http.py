@@ -8,6 +8,7 @@ system allows it, the servers have one core to themselves and the load generator
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import sys
 import tempfile
@@ -130,6 +131,7 @@ def _again(places: list[Place]) -> Iterator[Place]:
 
 
 def _sample(target: Server, requests: Iterator[bytes], status: int, given: Any) -> Sample:
+    gc.collect()
     before = target.cpu_ns()
     load = drive(target.port, requests, status=status, connections=given.connections, seconds=given.seconds)
     cpu_ns = target.cpu_ns() - before

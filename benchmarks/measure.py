@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import platform
@@ -49,7 +48,6 @@ def interleaved(cases: Mapping[K, Callable[[], T]], rounds: int, seed: int) -> d
     for take in range(rounds + 1):
         order.shuffle(names)
         for name in names:
-            gc.collect()
             figure = cases[name]()
             if take:
                 figures[name].append(figure)

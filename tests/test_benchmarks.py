@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.limiter import _bytes_a_key
 from benchmarks.measure import interleaved, options, print_table, summary, write_report
 from tests.limiting import ROOT
 
@@ -78,10 +77,3 @@ def test_fewer_than_five_rounds_are_refused(capsys: pytest.CaptureFixture[str]) 
 def test_a_table_lines_up(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("case", "ns"), [("a", "1,000"), ("longer", "2")])
     assert capsys.readouterr().out == "case       ns\n------  -----\na       1,000\nlonger      2\n\n"
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell resident memory so")
-def test_a_key_takes_less_than_a_kilobyte_for_two_quotas() -> None:
-    measured = _bytes_a_key(20_000, "minute + day: allowed")  # in an interpreter that has no memory left over to reuse
-    assert measured is not None
-    assert 0 < measured < 1_024

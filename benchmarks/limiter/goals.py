@@ -1,0 +1,96 @@
+"""The goals: what each asks for, as a ratio within one run wherever it can be one, and what the run measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from benchmarks.limiter.groups import BATCHED, REPLIES, row_of, title_of
+from benchmarks.limiter.ours import ACCELERATED, ALLOWED, EMPTY, MAX_KEYS, PURE
+from benchmarks.limiter.sampling import Row, median
+from benchmarks.limiter.subjects import in_the_server
+from benchmarks.limiter.usage import BATCHES, FIGURES
+
+Results = Mapping[str, Mapping[str, Row]]
+ONE_KEY, MILLION = title_of(1, ALLOWED), title_of(MAX_KEYS, ALLOWED)
+LARGEST_BATCH = max(BATCHES, key=lambda way: BATCHES[way])
+
+
+class Goal(NamedTuple):
+    """One goal: about what, the figure it asks for, and how it is found; a KeyError says that it was not measured."""
+
+    about: str
+    target: float
+    unit: str
+    found: Callable[[Results], float]
+    at_least: bool = True
+
+    def met(self, figure: float) -> bool:
+        """Whether a figure is as good as the goal, or better."""
+        return figure >= self.target if self.at_least else figure <= self.target
+
+    def asked(self) -> str:
+        """The target as text."""
+        return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}"
+
+
+def faster(group: str, row: str, than: str, clock: str = "cpu_ns") -> Callable[[Results], float]:
+    """How many times as fast one row is as another."""
+    return lambda results: median(results[group][than], clock) / median(results[group][row], clock)
+
+
+def bytes_a_key(row: str) -> Callable[[Results], float]:
+    """What a process grows by for each of a million keys."""
+    return lambda results: float(results[MILLION][row]["bytes_a_key"])
+
+
+def microseconds(group: str, row: str) -> Callable[[Results], float]:
+    """What one call of a row takes."""
+    return lambda results: median(results[group][row], "cpu_ns") / 1e3
+
+
+def batched(results: Results) -> float:
+    """Millions a second, on a machine whose empty call takes 30 ns."""
+    rows = results[BATCHED]
+    decision = median(rows[row_of(ACCELERATED, LARGEST_BATCH)], "cpu_ns")
+    return 1e3 / decision * median(rows[EMPTY], "cpu_ns") / 30
+
+
+LIMITS = row_of("limits", FIGURES)
+GOALS = (
+    Goal("pure Python beside limits with remaining and reset", 15, "x", faster(ONE_KEY, PURE, LIMITS)),
+    Goal("pure Python beside throttled-py GCRA", 9, "x", faster(ONE_KEY, PURE, "throttled-py")),
+    Goal("pure Python beside pyrate-limiter GCRA", 10, "x", faster(ONE_KEY, PURE, "pyrate-limiter")),
+    Goal("pure Python beside token-bucket", 1.4, "x", faster(ONE_KEY, PURE, "token-bucket")),
+    Goal("pure Python, 1,000,000 keys, beside limits with remaining and reset", 12, "x", faster(MILLION, PURE, LIMITS)),
+    Goal("pure Python, 1,000,000 keys", 240, "B a key", bytes_a_key(PURE), at_least=False),
+    Goal("accelerated beside floodgate-rs", 2, "x", faster(ONE_KEY, ACCELERATED, "floodgate-rs")),
+    Goal(
+        "accelerated beside rust-py check", 10, "x", faster(ONE_KEY, ACCELERATED, row_of("rust-py-rate-limit", FIGURES))
+    ),
+    Goal("accelerated, batches, empty calls at 30 ns", 25, "M/s", batched),
+    Goal("accelerated, 1,000,000 keys", 80, "B a key", bytes_a_key(ACCELERATED), at_least=False),
+    Goal("limit of an HTTP reply, pure Python", 5, "µs", microseconds(REPLIES, in_the_server(PURE)), at_least=False),
+    Goal(
+        "limit of an HTTP reply, accelerated",
+        5,
+        "µs",
+        microseconds(REPLIES, in_the_server(ACCELERATED)),
+        at_least=False,
+    ),
+)
+
+
+def judged(results: Results) -> list[dict[str, Any]]:
+    """Each goal with what was found, and whether that meets it; both None where it was not measured."""
+    return [
+        {"goal": goal.about, "asked": goal.asked(), "found": found, "met": None if found is None else goal.met(found)}
+        for goal, found in ((goal, _found(goal, results)) for goal in GOALS)
+    ]
+
+
+def _found(goal: Goal, results: Results) -> float | None:
+    try:
+        return goal.found(results)
+    except KeyError:
+        return None

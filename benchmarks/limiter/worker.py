@@ -1,0 +1,184 @@
+"""One limiter in a process of its own, which takes samples when it is told to.
+
+So nobody pays for another's threads, garbage or heap, and memory a key is measured where none is left over to reuse.
+The first line of standard input is an `Order`, every other one an `Ask`; each is answered with a line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import random
+import statistics
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter_ns, process_time_ns
+from typing import Any, NamedTuple
+
+from benchmarks.limiter.ours import DRY, PLANS
+from benchmarks.limiter.subjects import SUBJECTS
+from benchmarks.limiter.usage import BATCHES, Loops, Usage, compiled
+
+STATM = Path("/proc/self/statm")
+FEWEST, MOST = 200, 150_000
+"""Calls in a sample; fewer than the tokens that a key has for all of them."""
+CLOCKED = 5_000
+
+
+class Order(NamedTuple):
+    """Whom to ask, under which plan, and for how many keys."""
+
+    subject: str
+    plan: str
+    keys: int
+    seed: int
+
+
+class Ask(NamedTuple):
+    """One sample: how to ask, for about how long, in how many threads or tasks at once; or keys never seen before."""
+
+    way: str
+    seconds: float
+    threads: int = 1
+    tasks: int = 1
+    strangers: bool = False
+
+
+class Bench:
+    """A limiter under one plan, and the keys it is asked for."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._random = random.Random(order.seed)
+        self._keys = [f"acct_{number}" for number in range(order.keys)]
+        self._loop = asyncio.new_event_loop()
+        self._usage = SUBJECTS[order.subject].usage(PLANS[order.plan])
+        self._allowed = DRY not in PLANS[order.plan]
+        self._loops: dict[str, Loops] = {}
+        self._ns_a_call: dict[Ask, float] = {}
+
+    def fill(self) -> dict[str, Any]:
+        """Let every key ask once, and say by how much the process has grown for each, key strings not counted."""
+        gc.collect()
+        before = resident_bytes()
+        self._plain(self._usage, next(iter(self._usage.ways)), self._keys)
+        gc.collect()
+        grown = resident_bytes() - before
+        return {"ways": dict(self._usage.ways), "bytes_a_key": grown / len(self._keys) if before else None}
+
+    def sample(self, ask: Ask) -> dict[str, Any]:
+        """Ask for random keys: what a decision takes of the processor and of the clock, and how calls differ."""
+        calls = max(FEWEST, min(MOST, round(ask.seconds * 1e9 / self._ns_a_call.get(ask, 1e9))))
+        sampled = self._first_calls(ask, calls) if ask.strangers else self._calls(ask, calls)
+        self._ns_a_call[ask] = sampled["wall_ns"]
+        return {"calls": calls, **sampled}
+
+    def _calls(self, ask: Ask, calls: int) -> dict[str, float]:
+        asked = self._random.choices(self._keys, k=calls)
+        gc.collect()
+        self._asked(ask, self._random.choices(self._keys, k=calls // 4))  # the caches are others' until then
+        cpu, wall = process_time_ns(), perf_counter_ns()
+        answers = self._asked(ask, asked)
+        cpu, wall = process_time_ns() - cpu, perf_counter_ns() - wall
+        for answer in answers:
+            self._check(answer)
+        clocked = self._random.choices(self._keys, k=min(calls, CLOCKED))
+        return {"cpu_ns": cpu / calls, "wall_ns": wall / calls, **self._latencies(ask, clocked)}
+
+    def _first_calls(self, ask: Ask, calls: int) -> dict[str, float]:
+        usage = SUBJECTS[self._order.subject].usage(PLANS[self._order.plan])
+        asked = [f"stranger_{number}" for number in range(calls)]
+        gc.collect()
+        cpu, wall = process_time_ns(), perf_counter_ns()
+        self._plain(usage, ask.way, asked)
+        cpu, wall = process_time_ns() - cpu, perf_counter_ns() - wall
+        usage.close()
+        return {"cpu_ns": cpu / calls, "wall_ns": wall / calls}
+
+    def _asked(self, ask: Ask, keys: list[str]) -> list[Any]:
+        if ask.tasks > 1:
+            return self._in_tasks(ask, [keys[task :: ask.tasks] for task in range(ask.tasks)])
+        if ask.threads > 1:
+            return self._in_threads(ask, [keys[thread :: ask.threads] for thread in range(ask.threads)])
+        return [self._plain(self._usage, ask.way, keys)]
+
+    def _plain(self, usage: Usage, way: str, keys: list[str]) -> Any:
+        loops = self._compiled(way) if usage is self._usage else compiled(usage, way)
+        answer = loops.plain(batched(way, keys))
+        return self._loop.run_until_complete(answer) if usage.awaits else answer
+
+    def _in_threads(self, ask: Ask, shares: list[list[str]]) -> list[Any]:
+        plain = self._compiled(ask.way).plain
+        answers: list[Any] = []
+        threads = [threading.Thread(target=lambda keys=share: answers.append(plain(keys))) for share in shares]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    def _in_tasks(self, ask: Ask, shares: list[list[str]]) -> list[Any]:
+        plain = self._compiled(ask.way).plain
+
+        async def together() -> list[Any]:
+            return await asyncio.gather(*map(plain, shares))
+
+        return self._loop.run_until_complete(together())
+
+    def _latencies(self, ask: Ask, keys: list[str]) -> dict[str, float]:
+        """What one call in two, and 99 in 100, take at most; not for threads and batches, whose calls share time."""
+        if ask.threads > 1 or ask.way in BATCHES:
+            return {}
+        took: list[int] = []
+        clocked = self._compiled(ask.way).clocked
+        shares = [keys[task :: ask.tasks] for task in range(ask.tasks)]
+
+        async def together() -> None:
+            await asyncio.gather(*(clocked(share, took) for share in shares))
+
+        if self._usage.awaits:
+            self._loop.run_until_complete(together())
+        else:
+            clocked(keys, took)
+        centiles = statistics.quantiles(took, n=100)
+        return {"p50_ns": centiles[49], "p99_ns": centiles[98]}
+
+    def _compiled(self, way: str) -> Loops:
+        if way not in self._loops:
+            self._loops[way] = compiled(self._usage, way)
+        return self._loops[way]
+
+    def _check(self, answer: Any) -> None:
+        if self._usage.checked and bool(answer) is not self._allowed:
+            raise RuntimeError(f"{self._order.subject}, {self._order.plan}: it is {answer!r}")
+
+    def close(self) -> None:
+        """Let go of what the limiter holds."""
+        self._usage.close()
+        self._loop.close()
+
+
+def batched(way: str, keys: list[str]) -> Sequence[Any]:
+    """The keys as a way wants them."""
+    size = BATCHES.get(way)
+    return keys if size is None else [keys[start : start + size] for start in range(0, len(keys), size)]
+
+
+def resident_bytes() -> int:
+    """How much memory the process has; 0 where the system does not tell."""
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if STATM.exists() else 0
+
+
+def main() -> None:
+    """Do what standard input says, line by line, until it ends."""
+    bench = Bench(Order(*json.loads(sys.stdin.readline())))
+    answer = bench.fill()
+    answer["gil"] = getattr(sys, "_is_gil_enabled", lambda: True)()  # an extension may have switched it on
+    print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(bench.sample(Ask(*json.loads(line)))), flush=True)
+    bench.close()

@@ -1,0 +1,136 @@
+"""The benchmark of the limiter: a tiny run of all of it, what it refuses to time, and what it says of its goals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.limiter import goals, run
+from benchmarks.limiter.goals import Goal, judged
+from benchmarks.limiter.groups import row_of
+from benchmarks.limiter.ours import ALLOWED, EMPTY, PLANS, PURE
+from benchmarks.limiter.peers import PEERS
+from benchmarks.limiter.sampling import Worker
+from benchmarks.limiter.subjects import OURS, SUBJECTS, THEIRS, Subject
+from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Usage, compiled
+from benchmarks.limiter.worker import Ask, Bench, Order
+
+QUICK = 0.0005
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one run of everything wrote, with samples too short to say anything."""
+    path = tmp_path_factory.mktemp("benchmark") / "limiter.json"
+    assert run(["--rounds", "5", "--max-keys", "1", "--seconds", str(QUICK), "--json", str(path)]) == 0
+    written: dict[str, Any] = json.loads(path.read_text())
+    return written
+
+
+def test_every_row_has_its_code_and_a_median_of_its_samples(report: dict[str, Any]) -> None:
+    for rows in report["results"].values():
+        for row in rows.values():
+            assert "key" in row["code"]
+            assert row["cpu_ns"]["median"] > 0
+            assert len(row["wall_ns"]["samples"]) == 5
+
+
+def test_the_limiter_is_measured_in_every_group_in_memory(report: dict[str, Any]) -> None:
+    missing = {title for title, rows in report["results"].items() if not any(name.startswith(PURE) for name in rows)}
+    assert not missing
+
+
+def test_a_report_judges_every_goal_and_names_the_versions_of_the_peers(report: dict[str, Any]) -> None:
+    assert len(report["goals"]) == len(goals.GOALS)
+    assert report["versions"].keys() == THEIRS.keys()
+
+
+def test_peers_that_are_not_installed_are_named_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PEERS, "nobody", next(iter(PEERS.values()))._replace(module="a_module_of_nobody"))
+    run(["--rounds", "5", "--only", "batches", "--max-keys", "1", "--seconds", str(QUICK)])
+    told = capsys.readouterr()
+    assert "nobody" in told.err
+    assert "nobody" not in told.out
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("name", [*OURS, *THEIRS])
+def test_every_limiter_answers_as_the_plan_says_in_every_way(name: str, plan: str) -> None:
+    subject = SUBJECTS[name]
+    if len(PLANS[plan]) > subject.quotas:
+        return
+    bench = Bench(Order(name, plan, 3, 1))
+    assert set(subject.ways) <= bench.fill()["ways"].keys()
+    for way in subject.ways:
+        bench.sample(Ask(way, QUICK))
+    bench.close()
+
+
+def test_an_answer_that_the_plan_does_not_expect_is_an_error_and_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing = Subject(lambda plan: Usage({HIT: "allowed = False"}, {}), (HIT,))
+    monkeypatch.setitem(SUBJECTS, "one that refuses", refusing)
+    bench = Bench(Order("one that refuses", ALLOWED, 1, 1))
+    with pytest.raises(RuntimeError, match="it is False"):
+        bench.sample(Ask(HIT, QUICK))
+    bench.close()
+
+
+def test_a_process_that_fails_ends_the_run() -> None:
+    with Worker(Order(EMPTY, ALLOWED, 1, 1)) as worker:
+        worker.told()
+        with pytest.raises(RuntimeError, match="has ended"):
+            worker.sample(Ask("a way that is not there", QUICK))
+
+
+def test_a_batch_asks_for_every_key_once() -> None:
+    asked: list[str] = []
+    usage = Usage(dict.fromkeys(BATCHES, "allowed = not asked.extend(key)"), {"asked": asked})
+    for way in BATCHES:
+        SUBJECTS["one that notes"] = Subject(lambda plan: usage, (way,))
+        bench = Bench(Order("one that notes", ALLOWED, 1, 1))
+        asked.clear()
+        calls = bench.sample(Ask(way, QUICK))["calls"]
+        assert len(asked) == calls + calls // 4
+        bench.close()
+    del SUBJECTS["one that notes"]
+
+
+def test_the_clocked_loop_notes_every_call() -> None:
+    took: list[int] = []
+    loops = compiled(Usage({HIT: "allowed = key"}, {}), HIT)
+    assert loops.plain(["a", "b"]) == loops.clocked(["a", "b"], took) == "b"
+    assert len(took) == 2
+    assert min(took) >= 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell resident memory so")
+def test_a_key_takes_less_than_a_kilobyte_for_two_quotas() -> None:
+    with Worker(Order(PURE, ALLOWED, 20_000, 1)) as worker:
+        assert 0 < worker.told()["bytes_a_key"] < 1_024
+
+
+def test_a_goal_is_met_missed_or_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        goals,
+        "GOALS",
+        (
+            Goal("fast", 2, "x", lambda results: results["group"]["row"]["figure"]),
+            Goal("small", 2, "B", lambda results: results["group"]["row"]["figure"], at_least=False),
+            Goal("elsewhere", 2, "x", lambda results: results["another"]["row"]["figure"]),
+        ),
+    )
+    assert judged({"group": {"row": {"figure": 3.0}}}) == [
+        {"goal": "fast", "asked": "≥ 2 x", "found": 3.0, "met": True},
+        {"goal": "small", "asked": "≤ 2 B", "found": 3.0, "met": False},
+        {"goal": "elsewhere", "asked": "≥ 2 x", "found": None, "met": None},
+    ]
+
+
+def test_a_row_is_named_by_its_limiter_and_its_way() -> None:
+    assert row_of(PURE, HIT) == PURE
+    assert row_of(PURE, FIGURES) == f"{PURE}: {FIGURES}"
