@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -57,16 +56,47 @@ def test_all_ways_to_embed_the_limiter_are_there(installed: Path, module: str, t
     run(installed, "-I", "-W", "error", "-c", f"import learnflow_core.limiter.{module}", cwd=tmp_path)
 
 
-def test_its_types_are_seen_by_those_who_use_it(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(
-        f"{FIRST_PROGRAM}\nreveal_type(decision.remaining)\nlimiter.hit(7, plan)\n", "utf-8"
-    )
-    checker: Sequence[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable"]
-    done = subprocess.run(
-        [*checker, installed, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    found = re.findall(r"(?:error|note): (.*)", done.stdout)
-    assert found == [
-        'Revealed type is "int | None"',
-        'Argument 1 to "hit" of "MemoryLimiter" has incompatible type "int"; expected "str"  [arg-type]',
-    ]
+TYPED = """
+from collections.abc import Sequence
+from learnflow_core.limiter import Decision, MemoryLimiter, Quota, limited
+
+class Shared:
+    async def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
+        raise NotImplementedError
+
+plan = (Quota.per_minute(3),)
+here, shared = MemoryLimiter(), Shared()
+
+@limited(here, plan)
+def plain(rows: int) -> str: ...
+
+@limited(here, plan)
+async def waiting(rows: int) -> str: ...
+
+@limited(shared, plan)
+async def waiting_for_it(rows: int) -> str: ...
+
+reveal_type(here.hit("key", plan).remaining)
+reveal_type(plain)
+reveal_type(waiting)
+reveal_type(waiting_for_it)
+here.hit(7, plan)
+
+@limited(shared, plan)
+def too_plain(rows: int) -> str: ...
+"""
+
+
+def test_type_checkers_see_its_types_and_a_limiter_that_a_plain_function_cannot_ask(
+    installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(TYPED, "utf-8")
+    checker = [sys.executable, "-m", "mypy", "--strict", "--allow-empty-bodies", "--config-file="]
+    command = [*checker, f"--python-executable={installed}", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = re.findall(r"note: Revealed type is \"(.*)\"", done.stdout)
+    waits = "def (rows: int) -> typing.Coroutine[Any, Any, str]"
+    assert told == ["int | None", "def (rows: int) -> str", waits, waits]
+    [number, nothing_to_await] = re.findall(r"error: (.*)", done.stdout)
+    assert 'Argument 1 to "hit"' in number
+    assert 'expected "Callable[[int], Coroutine[Any, Any, ' in nothing_to_await
