@@ -76,6 +76,7 @@ class RateLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # In the scope itself, not in a copy: outer layers read there what inner ones leave, such as the route.
         decision = scope["learnflow.decision"] = await self._ask(scope)
         told = [(name.lower().encode(), value.encode()) for name, value in headers(decision, self._clock())]
 
