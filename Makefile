@@ -32,7 +32,7 @@ lint: .venv/.test ## Check style, types and the arrows between the layers.
 soak: .venv/.test ## Run the tests with many more random examples than usual.
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=soak $(ARGS)
 
-bench: .venv/.test ## Measure (ARGS="limiter" or ARGS="http" chooses).
+bench: .venv/.bench ## Measure, beside the peers (ARGS="limiter" or ARGS="http" chooses).
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer versions).
