@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 from learnflow_core.limiter import Quota
-from learnflow_core.limiter.leases import TERM_NS, Hand, Lease, Reply, Request, Settlement
+from learnflow_core.limiter.leases import TERM_NS, USABLE_NS, Hand, Lease, Reply, Request, Settlement
 
 
 class Buckets(Protocol):
@@ -75,6 +75,9 @@ class ClassicBucket:
     def take(self, tokens: int) -> None:
         self.tokens -= tokens
 
+    def may_lease(self, name: str, share: int) -> int:
+        return 0 if name in self.leases else int(self.tokens) // share
+
     def lease(self, name: str, tokens: int) -> None:
         self.tokens -= tokens
         self.leases[name] = (tokens, self.at + TERM_NS)
@@ -89,6 +92,7 @@ class IntegerRules(NamedTuple):
     floor_for_each_end: bool = True
     ends_in_order: bool = True
     only_known_leases: bool = True
+    one_lease_of_a_name: bool = True
 
 
 class IntegerBucket:
@@ -145,6 +149,10 @@ class IntegerBucket:
         self.floor(self.at)
         self.full_at = max(self.full_at, self.at) + tokens * self.quota.interval_ns
 
+    def may_lease(self, name: str, share: int) -> int:
+        made_before = name in self.leases and self.rules.one_lease_of_a_name
+        return 0 if made_before else int(self.tokens) // share
+
     def lease(self, name: str, tokens: int) -> None:
         self.take(tokens)
         self.leases[name] = (tokens * self.quota.interval_ns, self.at + TERM_NS)
@@ -166,7 +174,8 @@ class ModelStore:
         known = [self._tell(settlement) for settlement in request.settlements]
         full_at = [bucket.full_at for bucket in self.buckets]
         allowed = [self._take(cost) for cost in request.costs]
-        block = max(0, min(request.block, *(int(bucket.tokens) // request.share for bucket in self.buckets)))
+        blocks = [bucket.may_lease(request.lease, request.share) for bucket in self.buckets]
+        block = max(0, min(request.block, *blocks))
         if block:
             for bucket in self.buckets:
                 bucket.lease(request.lease, block)
@@ -209,14 +218,15 @@ class LocalClock:
         return self._began + int((now - self._slept) * self._rate)
 
 
-@dataclass
+@dataclass(eq=False)
 class Holder:
-    """A process: its clock, and what it has in hand."""
+    """A process: its clock, what it has in hand, and the requests whose replies it waits for."""
 
     name: str
     clock: LocalClock = field(default_factory=LocalClock)
     hand: Hand = field(default_factory=Hand)
     asked: int = 0
+    waiting: set[str] = field(default_factory=set)
 
     def next_id(self) -> str:
         self.asked += 1
@@ -263,6 +273,7 @@ class World:
         self.now = 10 * TERM_NS
         self.step = 0
         self.history: list[Pass | Filling] = []
+        self.under_way: list[Message] = []
         self.holders: list[Holder] = []
 
     def holder(self, holder: Holder) -> Holder:
@@ -282,6 +293,7 @@ class World:
             request = holder.hand.closing(holder.next_id(), costs, block, now)
         else:
             request = holder.hand.renewal(holder.next_id(), block, now)
+        holder.waiting.add(request.lease)
         return Message(holder, request._replace(share=self.share))
 
     def arrive(self, message: Message) -> Message:
@@ -290,13 +302,18 @@ class World:
         for cost, allowed in zip(message.request.costs, reply.allowed, strict=True):
             if allowed:
                 self.history.append(Pass(self.now, cost))
-        return message._replace(reply=reply)
+        answered = message._replace(reply=reply)
+        self.under_way.append(answered)
+        return answered
 
     def land(self, message: Message) -> None:
-        """A reply reaches the holder, who takes in each but once."""
-        assert message.reply
-        now = message.holder.clock.at(self.now)
-        message.holder.hand.receive(self.plan, message.request, message.reply, now)
+        """A reply reaches the holder, who takes in one to each request."""
+        holder, request, reply = message
+        assert reply
+        self.under_way = [other for other in self.under_way if other.request.lease != request.lease]
+        if request.lease in holder.waiting:
+            holder.waiting.remove(request.lease)
+            holder.hand.receive(self.plan, request, reply, holder.clock.at(self.now))
 
     def exchange(self, holder: Holder, costs: tuple[int, ...] = (), block: int = 0, *, close: bool = False) -> None:
         """A request and its reply without delay."""
@@ -337,13 +354,14 @@ class World:
         self.history.append(Filling(self.now, self.in_hand()))
 
     def in_hand(self) -> int:
-        """How many tokens could be used from memory now, by all holders together."""
-        return sum(
-            lease.left
-            for holder in self.holders
-            for lease in holder.hand.leases
-            if holder.clock.at(self.now) < lease.stop_ns
-        )
+        """How many tokens may be used from memory, now or once the replies under way have landed."""
+        landed = [(holder, lease.left, lease.stop_ns) for holder in self.holders for lease in holder.hand.leases]
+        under_way = [
+            (holder, reply.block, request.asked_ns + USABLE_NS)
+            for holder, request, reply in self.under_way
+            if reply and holder in self.holders
+        ]
+        return sum(left for holder, left, stop_ns in landed + under_way if holder.clock.at(self.now) < stop_ns)
 
     def keeps_the_promise(self) -> bool:
         """Whether in every span of length t at most `burst + t * limit / period` tokens passed.

@@ -101,11 +101,20 @@ def undo_what_was_told(world: World, holder: Holder) -> None:
 
 
 def two_of_one_name(world: World, holder: Holder) -> None:
-    another = world.holder(copy.copy(holder))
-    another.hand = Hand()
     world.exchange(holder, block=5)
-    world.exchange(another, block=5)
-    world.now += STOP - 1
+    way_back = world.ask(holder, close=True)
+    world.now += 2 * TERM_NS
+    world.exchange(world.holder(Holder(holder.name)), block=5)
+    world.arrive(way_back)
+    world.drain()
+
+
+def lease_twice(world: World, holder: Holder) -> None:
+    world.exchange(holder, costs=(3,))
+    request = world.ask(holder, block=5)
+    world.land(world.arrive(request))
+    world.arrive(request)
+    world.now += 8 * TENTH
     world.drain()
 
 
@@ -126,6 +135,7 @@ SCHEDULES: list[Schedule] = [
     use_after_the_end_by_a_slow_clock,
     use_after_a_sleep,
     undo_what_was_told,
+    lease_twice,
     fork,
 ]
 
@@ -147,6 +157,7 @@ def test_with_all_rules_the_promise_is_kept(schedule: Schedule, rate: Fraction) 
         (IntegerRules(floor_at_the_end=False), use_just_before_the_end),
         (IntegerRules(floor_for_each_end=False), two_ends_far_apart),
         (IntegerRules(only_known_leases=False), give_back_twice),
+        (IntegerRules(one_lease_of_a_name=False), lease_twice),
     ],
 )
 def test_a_store_that_leaves_a_rule_out_breaks_the_promise(rules: IntegerRules, schedule: Schedule) -> None:
