@@ -274,6 +274,7 @@ class World:
         self.step = 0
         self.history: list[Pass | Filling] = []
         self.under_way: list[Message] = []
+        self.leased: dict[str, int] = {}
         self.holders: list[Holder] = []
 
     def holder(self, holder: Holder) -> Holder:
@@ -304,6 +305,8 @@ class World:
                 self.history.append(Pass(self.now, cost))
         answered = message._replace(reply=reply)
         self.under_way.append(answered)
+        if reply.block:
+            self.leased[message.request.lease] = reply.block
         return answered
 
     def land(self, message: Message) -> None:
@@ -351,17 +354,28 @@ class World:
         self._fill()
 
     def _fill(self) -> None:
-        self.history.append(Filling(self.now, self.in_hand()))
+        self.history.append(Filling(self.now, sum(self.usable().values())))
 
-    def in_hand(self) -> int:
-        """How many tokens may be used from memory, now or once the replies under way have landed."""
-        landed = [(holder, lease.left, lease.stop_ns) for holder in self.holders for lease in holder.hand.leases]
+    def unused(self, lease: str) -> int:
+        """How many tokens of a lease have not passed, wherever they are."""
+        passes = (made for made in self.history if isinstance(made, Pass) and made.lease)
+        return self.leased[lease] - sum(made.cost for made in passes if made.lease and made.lease.id == lease)
+
+    def usable(self) -> dict[str, int]:
+        """How many tokens of which leases may be used from memory, now or once the replies under way have landed."""
+        in_hand = [
+            (holder, lease.id, lease.left, lease.stop_ns) for holder in self.holders for lease in holder.hand.leases
+        ]
         under_way = [
-            (holder, reply.block, request.asked_ns + USABLE_NS)
+            (holder, request.lease, reply.block, request.asked_ns + USABLE_NS)
             for holder, request, reply in self.under_way
             if reply and holder in self.holders
         ]
-        return sum(left for holder, left, stop_ns in landed + under_way if holder.clock.at(self.now) < stop_ns)
+        return {
+            name: left
+            for holder, name, left, stop_ns in in_hand + under_way
+            if left and holder.clock.at(self.now) < stop_ns
+        }
 
     def keeps_the_promise(self) -> bool:
         """Whether in every span of length t at most `burst + t * limit / period` tokens passed.

@@ -77,6 +77,14 @@ class Adversary(RuleBasedStateMachine):
     def as_much_time_passes_as_so_many_tokens_are_worth(self, tokens: int) -> None:
         self.world.now += tokens * self.world.plan[0].interval_ns
 
+    @rule(before=st.sampled_from([TERM_NS - USABLE_NS, TICK, 0, -TICK]), spend=st.booleans())
+    def time_passes_until_a_lease_is_near_its_end(self, before: int, spend: bool) -> None:
+        ends = [end - self.world.step for _, end in self.reference.buckets[0].leases.values()]
+        self.world.now = max(self.world.now, min(ends, default=0) - before)
+        if spend:
+            for who in range(len(self.world.holders)):
+                self.spend_everything(who)
+
     @rule(
         who=st.integers(0, 2),
         costs=st.lists(st.integers(1, 4), max_size=3).map(tuple),
@@ -149,17 +157,25 @@ class Adversary(RuleBasedStateMachine):
 
     @precondition(lambda self: self.steady)
     @invariant()
+    def what_may_be_used_is_of_leases_that_stand(self) -> None:
+        settled = copy.deepcopy(self.reference)
+        settled.run(Request("", (), (), 0, 0), self.world.now)
+        for name, tokens in self.world.usable().items():
+            assert all(tokens <= bucket.leases.get(name, (0, 0))[0] for bucket in settled.buckets)
+
+    @precondition(lambda self: self.steady)
+    @invariant()
     def what_could_pass_at_once_is_no_more_than_full_buckets_and_grows_by_refilling_only(self) -> None:
         settled = copy.deepcopy(self.reference)
-        look = settled.run(Request("", (), (), 0, 0), self.world.now)
+        settled.run(Request("", (), (), 0, 0), self.world.now)
         passed = sum(made.cost for made in self.world.history if isinstance(made, Pass))
-        for quota, full_at in zip(self.world.plan, look.full_at_ns, strict=True):
-            owed = full_at - self.world.now
-            could_pass = quota.capacity_ns - owed + self.world.in_hand() * quota.interval_ns
-            assert could_pass <= quota.capacity_ns
-            ever = could_pass + passed * quota.interval_ns - self.world.now
-            assert ever <= self.could_ever_pass.get(quota.name, ever)
-            self.could_ever_pass[quota.name] = ever
+        for bucket in settled.buckets:
+            unused = sum(self.world.unused(name) for name in bucket.leases)
+            could_pass = int((bucket.tokens + unused) * bucket.quota.interval_ns)
+            assert could_pass <= bucket.quota.capacity_ns
+            ever = could_pass + passed * bucket.quota.interval_ns - self.world.now
+            assert ever <= self.could_ever_pass.get(bucket.quota.name, ever)
+            self.could_ever_pass[bucket.quota.name] = ever
 
 
 TestModelStore = Adversary.TestCase
