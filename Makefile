@@ -44,6 +44,6 @@ clean: ## Remove everything that make made.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One stamp for each lock: a second call finds it and starts at once.
-.venv/.%: requirements/%.txt pyproject.toml $(INSTALL)
+# One stamp for each lock: a second call finds it and starts at once, unless what is compiled has changed.
+.venv/.%: requirements/%.txt pyproject.toml hatch_build.py $(wildcard learnflow_core/limiter/*.[ch]) $(INSTALL)
 	@$(INSTALL) $*

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from learnflow_core.limiter import MemoryLimiter
+from learnflow_core.limiter import MemoryLimiter, memory
 from tests.limiting import Implementation, running_on
 from tests.world import World, open_world
 
@@ -44,6 +44,14 @@ async def world() -> AsyncIterator[World]:
 
 @pytest.fixture(scope="session")
 def python_limiters() -> Implementation:
+    return Implementation(memory.MemoryLimiter)
+
+
+@pytest.fixture(scope="session")
+def c_limiters() -> Implementation:
+    """The accelerator; it is there when the project was installed with a C compiler at hand."""
+    if MemoryLimiter.implementation != "c":
+        missing("The limiter's accelerator")
     return Implementation(MemoryLimiter)
 
 

@@ -55,7 +55,7 @@ class Implementation:
     tick_ns: int = 1
 
 
-IN_MEMORY = ["python"]
+IN_MEMORY = ["python", "c"]
 SHARED: list[str] = []
 """What there is to test. For each name, conftest.py has a fixture `NAME_limiters` that gives the Implementation."""
 
@@ -83,9 +83,14 @@ def new_limiter(clock: Clock) -> DirectLimiter:
     return limiter
 
 
-def memory_limiter(clock: Clock, *, max_buckets: int = 1_000, overflow_buckets: int = 2) -> MemoryLimiter:
+def memory_limiter(clock: Callable[[], int], *, max_buckets: int = 1_000, overflow_buckets: int = 2) -> MemoryLimiter:
     limiter: MemoryLimiter = _tested[-1].make(clock=clock, max_buckets=max_buckets, overflow_buckets=overflow_buckets)
     return limiter
+
+
+def memory_limiters_module() -> str:
+    """Where a program of its own imports the MemoryLimiter under test from."""
+    return str(_tested[-1].make.__module__)
 
 
 def tick() -> int:

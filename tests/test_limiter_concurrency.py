@@ -6,18 +6,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from learnflow_core.limiter import Decision, Decisions, Limiter, MemoryLimiter, Quota, Refund, Reset
+from learnflow_core.limiter import Decision, Decisions, Limiter, Quota, Refund, Reset
 from tests.limiting import (
     EVERY_MEMORY_LIMITER,
     MINUTE_AND_DAY,
     ROOT,
     Clock,
     memory_limiter,
+    memory_limiters_module,
 )
 
 pytestmark = EVERY_MEMORY_LIMITER
@@ -73,28 +75,45 @@ def test_one_decision_refunded_by_many_threads_is_given_back_once() -> None:
     assert limiter.peek("key", plan).remaining == 10
 
 
-def test_whatever_is_called_the_buckets_are_read_and_written_under_the_lock() -> None:
-    held = []
+@pytest.mark.usefixtures("frequent_switches")
+def test_while_one_thread_has_read_the_clock_and_not_yet_decided_no_other_reads_it() -> None:
+    inside: list[int] = []
+    together = 0
 
     def clock() -> int:
-        held.append(bool(limiters) and not limiters[0]._free)
+        nonlocal together
+        inside.append(0)
+        time.sleep(0)
+        together += len(inside) > 1
+        inside.pop()
         return 0
 
-    limiters: list[MemoryLimiter] = []
-    limiters.append(MemoryLimiter(clock=clock))
-    [limiter] = limiters
-    held.clear()
-    limiter.peek("key", MINUTE_AND_DAY)
-    limiter.refund(limiter.hit("key", MINUTE_AND_DAY))
-    limiter.reset("key", MINUTE_AND_DAY)
-    assert held == [True] * 4
-    assert limiter._free
+    limiter = memory_limiter(clock)
+    start = threading.Barrier(4)
+    taken = limiter.hit("key", MINUTE_AND_DAY)
+
+    def often(call: Callable[[], object]) -> None:
+        start.wait()
+        for _ in range(500):
+            call()
+
+    calls: list[Callable[[], object]] = [
+        lambda: limiter.hit("key", MINUTE_AND_DAY),
+        lambda: limiter.hit_many(["key"], MINUTE_AND_DAY),
+        lambda: limiter.peek("key", MINUTE_AND_DAY),
+        lambda: (limiter.refund(limiter.hit("key", MINUTE_AND_DAY)), limiter.reset("key", MINUTE_AND_DAY)),
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(often, calls))
+    assert together == 0
+    assert not limiter.refund(taken)
 
 
 def test_a_child_forked_while_a_thread_decides_can_decide_and_knows_what_was_taken() -> None:
-    program = """
+    program = f"""
 import os, signal, threading
-from learnflow_core.limiter import MemoryLimiter, Quota, Refund
+from learnflow_core.limiter import Quota
+from {memory_limiters_module()} import MemoryLimiter
 
 inside, done, slow = threading.Event(), threading.Event(), False
 
@@ -133,7 +152,7 @@ def test_a_decision_that_is_interrupted_leaves_nothing_locked() -> None:
             raise KeyboardInterrupt
         return clock()
 
-    limiter = MemoryLimiter(clock=interrupting)
+    limiter = memory_limiter(interrupting)
     plan = (Quota.per_minute(2),)
     interrupted = True
     for call in (limiter.hit, limiter.peek, limiter.reset):

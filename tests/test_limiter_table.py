@@ -21,6 +21,7 @@ from tests.limiting import (
     Clock,
     costs,
     memory_limiter,
+    memory_limiters_module,
     quota_named,
     waits,
 )
@@ -29,11 +30,13 @@ pytestmark = EVERY_MEMORY_LIMITER
 
 
 def owing(limiter: MemoryLimiter) -> int:
-    """How many buckets there really are, and not only by the limiter's own count."""
-    kept = sum(len(table) for table in limiter._tables.values()) + len(limiter._shared)
-    assert kept == len(limiter) == len(limiter._turn_tables)
-    assert all(key in table for table, key in zip(limiter._turn_tables, limiter._turn_keys, strict=True))
-    return kept
+    """How many buckets are kept: by the limiter's own count and, where that can be seen, in truth."""
+    if limiter.implementation == "python":
+        kept = sum(len(table) for table in limiter._tables.values()) + len(limiter._shared)
+        assert kept == len(limiter) == len(limiter._turn_tables)
+        assert all(key in table for table, key in zip(limiter._turn_tables, limiter._turn_keys, strict=True))
+        assert kept - len(limiter._shared) <= limiter._max_buckets
+    return len(limiter)
 
 
 pair = st.tuples(quota_named("minute"), quota_named("day"))
@@ -59,7 +62,6 @@ def test_whatever_keys_come_the_cap_holds_and_no_one_who_owes_is_forgotten(
         asked = [plan, plan[:1], plan[1:]][which]
         decision = limiter.hit(str(caller), asked, cost)
         assert owing(limiter) <= max_buckets + overflow_buckets * len(plan)
-        assert sum(map(len, limiter._tables.values())) <= max_buckets
         for state in decision.states:
             classic = own[caller, state.name]
             classic.refill(clock.now)
@@ -129,10 +131,11 @@ def test_a_key_that_gets_a_bucket_of_its_own_takes_the_shared_debt_along() -> No
     limiter.hit("early", plan)
     limiter.hit("late", plan, 60)
     clock.now += 2 * SECOND
+    counted = limiter.overflow_hits
     assert limiter.hit("late", plan).remaining == 1
-    assert list(limiter._tables[plan[0].bucket]) == ["late"]
     assert limiter.hit("late", plan).remaining == 0
     assert not limiter.hit("late", plan).allowed
+    assert limiter.overflow_hits == counted
 
 
 def test_what_was_taken_from_a_shared_bucket_is_not_refunded() -> None:
@@ -189,8 +192,9 @@ def test_asking_and_being_refused_keep_nothing() -> None:
 
 
 def test_which_keys_share_a_bucket_differs_from_limiter_to_limiter_even_where_hashing_is_fixed() -> None:
-    program = """
-from learnflow_core.limiter import MemoryLimiter, Quota
+    program = f"""
+from learnflow_core.limiter import Quota
+from {memory_limiters_module()} import MemoryLimiter
 plan = (Quota.per_day(2),)
 def sharing_with_the_first():
     limiter = MemoryLimiter(max_buckets=1, overflow_buckets=2)
@@ -198,7 +202,7 @@ def sharing_with_the_first():
     limiter.hit("first", plan)
     return [limiter.peek(str(number), plan).remaining for number in range(64)]
 one, another = sharing_with_the_first(), sharing_with_the_first()
-assert set(one) == set(another) == {1, 2}
+assert sorted(set(one)) == sorted(set(another)) == [1, 2]
 assert one != another and one != [3 - left for left in another]
 """
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONHASHSEED": "0"}, cwd=ROOT)

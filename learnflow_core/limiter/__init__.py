@@ -17,13 +17,18 @@ from __future__ import annotations
 
 from learnflow_core.limiter.decision import Decision, Decisions, QuotaState, Refund, Reset
 from learnflow_core.limiter.fields import headers, seconds_up
-from learnflow_core.limiter.memory import MemoryLimiter
 from learnflow_core.limiter.quota import Quota
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from learnflow_core.limiter.decorator import LimitExceeded, limited
+    from learnflow_core.limiter.memory import MemoryLimiter
     from learnflow_core.limiter.port import Limiter
+else:
+    try:
+        from _learnflow_limiter import MemoryLimiter  # the same in C, where the package was installed with a compiler
+    except ImportError:
+        from learnflow_core.limiter.memory import MemoryLimiter
 
 __all__ = [
     "Decision",
