@@ -8,11 +8,11 @@ must do.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from learnflow_core.ports import Storage
-from storage_backends.driver import UnusableDatabaseError
+if TYPE_CHECKING:
+    from learnflow_core.ports import Storage
+    from storage_backends.driver import UnusableDatabaseError
 
 __all__ = ["Backend", "UnusableDatabaseError", "migrate", "open_storage"]
 
@@ -54,6 +54,8 @@ def _backend(url: str) -> Backend:
     if scheme in _OURS:
         backend = import_module(_OURS[scheme])
     else:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - takes 50 ms, for few
+
         others = {entry.name: entry for entry in entry_points(group=_GROUP)}
         if scheme not in others:
             schemes = ", ".join(f"{name}:" for name in sorted(_OURS.keys() | others.keys()))
@@ -61,3 +63,12 @@ def _backend(url: str) -> Backend:
         backend = others[scheme].load()
     found: Backend = backend
     return found
+
+
+def __getattr__(name: str) -> object:
+    """Import the error when it is asked for: the limiter's store lives here too, and needs none of the models."""
+    if name == "UnusableDatabaseError":
+        from storage_backends.driver import UnusableDatabaseError  # noqa: PLC0415 - see above
+
+        return UnusableDatabaseError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """SQLite, in a file and in memory: the suite of every backend, and what is SQLite's own."""
 
 import asyncio
+import importlib.metadata
 import itertools
 import os
 import signal
@@ -504,7 +505,7 @@ async def test_a_third_partys_backend_is_found_by_its_scheme(monkeypatch: pytest
             return [url]
 
     monkeypatch.setattr(
-        storage_backends, "entry_points", lambda group: [Entry()] if group == "learnflow.storage" else []
+        importlib.metadata, "entry_points", lambda group: [Entry()] if group == "learnflow.storage" else []
     )
     opened: Any = await open_storage("mine://host/x", read_deadline_s=3)
     assert opened == ("mine://host/x", 3)

@@ -1,0 +1,50 @@
+"""When to ask a store that did not answer: a circuit breaker, pure, by instants that it is told."""
+
+from __future__ import annotations
+
+PATIENCE_NS = 75_000_000
+"""A failure opens the breaker when nothing has succeeded for as long as this: three budgets of 25 ms."""
+
+PAUSE_NS = 1_000_000_000
+"""How long an open breaker rests between two probes."""
+
+
+class Breaker:
+    """Closed, everyone may ask. Open, one caller a second may, the probe, and whatever succeeds closes it.
+
+    It opens at a failure when the last success is `PATIENCE_NS` ago or more, so that one late answer among many is
+    no outage. A probe that never reports, as one that was cancelled, does not hold up the next. Instants are whole
+    nanoseconds of one monotonic clock.
+    """
+
+    __slots__ = ("_next_probe", "_succeeded", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._next_probe = 0
+        self._succeeded: int | None = None
+
+    def may_ask(self, now: int) -> bool:
+        """Whether to ask the store now; when open, a true answer makes the caller the probe."""
+        if not self.is_open:
+            return True
+        if now < self._next_probe:
+            return False
+        self._next_probe = now + PAUSE_NS
+        return True
+
+    def succeeded(self, now: int) -> None:
+        """The store answered as it should."""
+        self._succeeded = now
+        self.is_open = False
+
+    def failed(self, now: int) -> bool:
+        """The store answered too late, with an error, or not at all; whether the breaker is open now."""
+        if self._succeeded is None or now - self._succeeded >= PATIENCE_NS:
+            self.is_open = True
+            self._next_probe = max(self._next_probe, now + PAUSE_NS)
+        return self.is_open
+
+    def rest(self, now: int) -> int:
+        """How long until the store is asked again, at least one nanosecond."""
+        return max(1, self._next_probe - now)

@@ -1,0 +1,63 @@
+"""How a store is doing: what it decided, what was decided without it, and why; told once, and counted always."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from storage_backends.valkey.breaker import PAUSE_NS, Breaker
+
+_log: Final = logging.getLogger("storage_backends.valkey")
+
+
+class Counts:
+    """What a limiter has done so far: decisions `by_store` and `by_fallback`, and `failures` of the store by kind.
+
+    A kind is `connect`, `timeout`, `lost` (the connection broke before the answer), `protocol` (what came was no
+    answer), or the code of an error that the server answered, such as `READONLY`.
+    """
+
+    __slots__ = ("by_fallback", "by_store", "failures")
+
+    def __init__(self) -> None:
+        self.by_store = 0
+        self.by_fallback = 0
+        self.failures: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Counts(by_store={self.by_store}, by_fallback={self.by_fallback}, failures={self.failures})"
+
+
+class Health:
+    """Of one server: its breaker, and the two lines that the log has of an outage.
+
+    An outage begins with a failure, and ends with the first success after `PAUSE_NS` without one; so a server that
+    answers some and fails others has one outage, and not thousands.
+    """
+
+    __slots__ = ("_counts", "_failed", "_name", "_policy", "_since", "breaker")
+
+    def __init__(self, name: str, policy: str, counts: Counts) -> None:
+        self.breaker = Breaker()
+        self._name = name
+        self._policy = policy
+        self._counts = counts
+        self._since: int | None = None
+        self._failed = 0
+
+    def succeeded(self, now: int) -> None:
+        """The store answered as it should."""
+        self.breaker.succeeded(now)
+        if self._since is not None and now - self._failed >= PAUSE_NS:
+            _log.warning("%s answers again, after %.1f s", self._name, (now - self._since) / 1e9)
+            self._since = None
+
+    def failed(self, kind: str, now: int, times: int = 1) -> None:
+        """The store did not answer as it should: so many calls fared alike."""
+        failures = self._counts.failures
+        failures[kind] = failures.get(kind, 0) + times
+        self._failed = now
+        self.breaker.failed(now)
+        if self._since is None:
+            self._since = now
+            _log.warning("%s does not answer as it should (%s): the policy %r decides", self._name, kind, self._policy)

@@ -1,0 +1,292 @@
+"""One server as an event loop sees it: one connection, on which calls leave together and are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from storage_backends.valkey.greeting import Greeting, UnwelcomeError, kind_of
+from storage_backends.valkey.resp import ErrorReply, ProtocolError
+from storage_backends.valkey.wire import Wire
+
+if TYPE_CHECKING:
+    from storage_backends.valkey.address import Address, Location
+    from storage_backends.valkey.calls import Call
+    from storage_backends.valkey.cluster import Command
+    from storage_backends.valkey.health import Health
+
+BATCH: Final = 32
+"""So many calls of one tick of the loop leave at once and not at its end: the server begins while more are made."""
+
+CONNECT_S: Final = 1.0
+"""How long an attempt to connect goes on. Callers wait no longer than their budget; those after them may profit."""
+
+TRIES: Final = 5
+"""How often one call is sent at most: servers may redirect it, or have lost the script."""
+
+
+class Waiter(Protocol):
+    """Who waits for an answer: a future, or something like it."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+
+
+Asked: TypeAlias = "tuple[Waiter, Call | Command, str, int]"
+"""One call on its way: who waits, what was asked, for which key, and how often it was sent before."""
+
+
+class Owner(Protocol):
+    """Who has the node, and knows more than one."""
+
+    def otherwise(self, call: Call | Command, key: str, rest_ns: int) -> object:
+        """What is answered without the store, which is asked again in `rest_ns`."""
+        ...
+
+    def redirect(self, node: Node, asked: Asked, error: ErrorReply, until: float) -> bool:
+        """Ask another server, if the error names one; whether that was so."""
+        ...
+
+    def answered(self, calls: int) -> None:
+        """Count what the store answered."""
+        ...
+
+
+class Node:
+    """Asks one server, whose connection is made when it is needed, and made again when it broke.
+
+    Calls of one tick leave in one write, answers are matched in order. What is late is answered by the owner at the
+    end of the budget; its place is kept, so that the answer, when it comes, is taken for nobody else's. When
+    a connection is given up, nothing that was sent on it is sent again: it may have been done.
+    """
+
+    def __init__(self, owner: Owner, address: Address, location: Location, health: Health, budget_s: float) -> None:
+        self.address = address
+        self.health = health
+        self._owner = owner
+        self._tls = location.tls
+        self._greeting = Greeting(location)
+        self._budget_s = budget_s
+        self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._asked: deque[Asked] = deque()  # without an answer so far, in order; the first `_sent` are on their way
+        self._sent = 0
+        self._answered = 0  # since the beginning: the position of the first that is asked
+        self._due: deque[tuple[float, int]] = deque()  # until when those before which position are to be answered
+        self._timer: asyncio.TimerHandle | None = None
+        self._out: list[bytes] = []
+        self._ticking = False
+        self._rest = b""
+
+    def ask(self, waiter: Waiter, call: Call | Command, key: str) -> None:
+        """Send the call, at the end of this tick at the latest, and answer the waiter within the budget."""
+        self._asked.append((waiter, call, key, 0))
+        if self._wire is not None:
+            self._out.append(call.request(key))
+            if len(self._out) >= BATCH:
+                self._write(self._wire)
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_soon(self._tick)
+
+    def ask_again(self, asked: Asked, until: float, first: Command | None = None) -> None:
+        """Ask what was asked before, and bring the script along; it is due when it was due. `first` goes before it."""
+        waiter, call, key, tries = asked
+        if first is not None:
+            self.ask(NOBODY, first, key)
+        self._asked.append((waiter, call, key, tries + 1))
+        if self._wire is not None:
+            self._out.append(call.request_with_script(key))
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_soon(self._tick)
+        self._loop.call_at(until, self._expire, asked)
+
+    def close(self) -> None:
+        """Answer all that wait without the store, and let go of the connection."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop()
+        self._settle(len(self._asked))
+        self._asked.clear()
+
+    def descriptor(self) -> int:
+        """The number of the file of the connection's socket, or -1."""
+        return self._wire.descriptor() if self._wire else -1
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self._out and self._wire is not None:
+            self._write(self._wire)
+        if self._wire is None and self._connecting is None and self._asked:
+            self._connecting = self._loop.create_task(self._connect())
+        self._due.append((self._loop.time() + self._budget_s, self._answered + len(self._asked)))
+        self._set_timer()
+
+    def _write(self, wire: Wire) -> None:
+        self._sent += len(self._out)
+        wire.write(b"".join(self._out))
+        self._out.clear()
+
+    async def _connect(self) -> None:
+        wire = Wire(self)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await wire.open(self.address, self._tls, self._greeting)
+        except (OSError, ProtocolError, UnwelcomeError, UnicodeError) as failure:
+            self._connecting = None
+            self._fail(kind_of(failure), len(self._asked))
+            return
+        self._connecting = None
+        self._wire = wire
+        if self._asked:
+            self._out = [call.request(key) for _, call, key, _ in self._asked]
+            self._write(wire)
+
+    def received(self, data: bytes) -> None:
+        """Match what arrived to what was asked."""
+        if self._rest:
+            data = self._rest + data
+        asked, at, answered, position = self._asked, 0, 0, self._answered
+        refused: list[tuple[Asked, ErrorReply, int]] = []
+        try:
+            for _ in range(self._sent):
+                waiter, call, key, _tries = asked[0]
+                found = call.read(data, at, key)
+                if found is None:
+                    break
+                answer, at = found
+                if type(answer) is ErrorReply:
+                    refused.append((asked[0], answer, position))
+                elif not waiter.done():
+                    waiter.set_result(answer)
+                    answered += 1
+                asked.popleft()
+                position += 1
+        except ProtocolError:
+            at = -1
+        self._sent -= position - self._answered
+        self._answered = position
+        self._rest = data[at:]
+        if answered:
+            self._owner.answered(answered)
+            self.health.succeeded(time.monotonic_ns())
+        for once_asked, error, where in refused:
+            self._refused(once_asked, error, self._until(where))
+        if at < 0 or (self._rest and not self._sent):
+            self._lose("protocol")
+
+    def lost(self, wire: Wire) -> None:
+        """The connection is no more. Where nothing was on its way, as when a server closes an idle one, that is no
+        failure."""
+        if wire is self._wire:
+            if self._sent:
+                self._lose("lost")
+            else:
+                self._drop()
+
+    def _refused(self, asked: Asked, error: ErrorReply, until: float) -> None:
+        """The server answered with an error."""
+        waiter, call, key, tries = asked
+        if waiter.done():
+            return
+        if tries < TRIES and self._loop.time() < until:
+            if error.code == "NOSCRIPT":
+                self.ask_again(asked, until)
+                return
+            if self._owner.redirect(self, asked, error, until):
+                return
+        self.health.failed(error.code, time.monotonic_ns())
+        waiter.set_result(self._otherwise(call, key))
+
+    def _otherwise(self, call: Call | Command, key: str) -> object:
+        return self._owner.otherwise(call, key, self.health.breaker.rest(time.monotonic_ns()))
+
+    def _settle(self, count: int) -> None:
+        """Answer the first that are asked without the store."""
+        for waiter, call, key, _ in islice(self._asked, count):
+            if not waiter.done():
+                waiter.set_result(self._otherwise(call, key))
+
+    def _note(self, kind: str, count: int) -> None:
+        """The first that are asked fail alike; said before they are settled, who are told of the next probe."""
+        waiting = sum(not waiter.done() for waiter, _, _, _ in islice(self._asked, count))
+        self.health.failed(kind, time.monotonic_ns(), max(1, waiting))
+
+    def _fail(self, kind: str, count: int) -> None:
+        """Answer the first that are asked without the store, and forget them."""
+        self._note(kind, count)
+        self._settle(count)
+        for _ in range(count):
+            self._asked.popleft()
+        self._answered += count
+
+    def _drop(self) -> None:
+        """Give the connection up."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+        self._out.clear()
+        self._rest = b""
+
+    def _lose(self, kind: str) -> None:
+        """Give the connection up because it failed: what was sent on it is answered without the store."""
+        self._drop()
+        sent, self._sent = self._sent, 0
+        self._fail(kind, sent)
+
+    def _until(self, position: int) -> float:
+        """When the call at this position is due."""
+        for until, end in self._due:
+            if position < end:
+                return until
+        return self._loop.time() + self._budget_s
+
+    def _set_timer(self) -> None:
+        if self._timer is None and self._due:
+            self._timer = self._loop.call_at(self._due[0][0], self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        # Two turns of the loop later: where the loop was held up, the answers may be there and only wait to be read.
+        self._loop.call_soon(self._loop.call_soon, self._overdue)
+
+    def _overdue(self) -> None:
+        """Answer those whose budget is over without the store."""
+        self._timer = None
+        now, late = self._loop.time(), 0
+        while self._due and (self._due[0][0] <= now or self._due[0][1] <= self._answered):
+            late = self._due.popleft()[1] - self._answered
+        if late > 0 and self._wire is None:
+            self._fail("timeout", late)
+        elif late > 0:
+            self._note("timeout", late)
+            self._settle(late)
+            if self.health.breaker.is_open:
+                self._lose("timeout")
+        self._set_timer()
+
+    def _expire(self, asked: Asked) -> None:
+        """The time of a call that was asked again is up."""
+        waiter, call, key, _ = asked
+        if not waiter.done():
+            self.health.failed("timeout", time.monotonic_ns())
+            waiter.set_result(self._otherwise(call, key))
+
+
+class _Nobody:
+    """Waits for an answer that says nothing."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: object) -> None:
+        raise AssertionError("nobody is told anything")
+
+
+NOBODY: Final = _Nobody()

@@ -1,0 +1,235 @@
+"""The servers of one store, as threads see them: who is asked, and who instead."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from storage_backends.valkey.cluster import ASKING, Learn, Redirection, SlotMap
+from storage_backends.valkey.connection import Connection, Opener
+from storage_backends.valkey.greeting import Greeting, UnwelcomeError, kind_of
+from storage_backends.valkey.resp import ErrorReply, ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage_backends.valkey.address import Address
+    from storage_backends.valkey.calls import Call
+    from storage_backends.valkey.connection import Question
+    from storage_backends.valkey.store import Store
+
+IDLE: Final = 32
+"""So many connections to one server are kept for those who come next."""
+
+TRIES: Final = 5
+"""How often one call is sent again at most: servers may redirect it, or have lost the script."""
+
+_FAILURES: Final = (OSError, ProtocolError, UnwelcomeError, UnicodeError)
+
+
+class UnansweredError(Exception):
+    """The server did not answer; `kind` says why, as `Counts` has it."""
+
+    def __init__(self, failure: Exception, *, was_connected: bool) -> None:
+        super().__init__(failure)
+        kind = kind_of(failure)
+        self.kind = "lost" if was_connected and kind == "connect" else kind
+
+
+class Server:
+    """One server, and the connections to it that are not in use, the latest used first."""
+
+    def __init__(self, store: Store, address: Address) -> None:
+        self.address = address
+        self.health = store.health(address)
+        self._budget_ns = store.budget_ns
+        self._greeting = Greeting(store.location)
+        self._opener = Opener(address, store.location)
+        self._idle: list[Connection] = []
+        self._is_closed = False
+        self._all: set[Connection] = set()
+
+    def exchange(self, request: bytes, questions: Sequence[Question], until: int) -> list[object]:
+        """The answers to the questions, which `request` has in their order; UnansweredError when there are none."""
+        try:
+            connection = self._take(until)
+        except _FAILURES as failure:
+            raise UnansweredError(failure, was_connected=False) from failure
+        try:
+            answers = connection.exchange(request, questions, until)
+        except BaseException as failure:
+            self._discard(connection)
+            if isinstance(failure, _FAILURES):
+                self._let_go()  # those that rest are unlikely to fare better
+                raise UnansweredError(failure, was_connected=True) from failure
+            raise
+        connection.used_at = time.monotonic_ns()
+        self._give_back(connection)
+        return answers
+
+    def close(self) -> None:
+        """Close the connections that are not in use, and the others when they have served."""
+        self._is_closed = True
+        self._let_go()
+
+    def abandon(self) -> None:
+        """In the child of a fork: close the child's copies of all sockets. That tells the server nothing."""
+        for connection in self._all:
+            connection.close()
+        self._all.clear()
+        self._idle.clear()
+
+    def _take(self, until: int) -> Connection:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if connection.is_usable(until - self._budget_ns):
+                return connection
+            self._discard(connection)
+        connection = Connection(self._opener.open(until), self._greeting, until)
+        self._all.add(connection)
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        if len(self._idle) < IDLE and not self._is_closed:
+            self._idle.append(connection)
+        else:
+            self._discard(connection)
+
+    def _discard(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        connection.close()
+
+    def _let_go(self) -> None:
+        while self._idle:
+            self._discard(self._idle.pop())
+
+
+class Servers:
+    """One server, or the nodes of a cluster, each with connections of its own."""
+
+    def __init__(self, store: Store) -> None:
+        location = store.location
+        self._store = store
+        self._servers: dict[Address, Server] = {}
+        self._map = SlotMap(location.addresses) if location.is_cluster else None
+        self._only = None if self._map else self._server(location.addresses[0])
+
+    def ask(self, call: Call, key: str) -> Any:
+        """The answer of the server that has the key or, when it has none or is not to be asked now, one without it."""
+        started = time.monotonic_ns()
+        server = self._only or self._owner(call, key)
+        breaker = server.health.breaker
+        if breaker.is_open:
+            if not breaker.may_ask(started):
+                return self._store.otherwise(call, key, breaker.rest(started))
+            server = self._messenger(server)
+        return self._answers(server, [(call, key)], started + self._store.budget_ns)[0]
+
+    def ask_many(self, questions: Sequence[tuple[Call, str]]) -> list[Any]:
+        """The same for several, which are sent to each server together."""
+        until = time.monotonic_ns() + self._store.budget_ns
+        of_server: dict[Server, list[int]] = {}
+        for index, (call, key) in enumerate(questions):
+            of_server.setdefault(self._only or self._owner(call, key), []).append(index)
+        answers: list[Any] = [None] * len(questions)
+        for server, indices in of_server.items():
+            asked = [questions[index] for index in indices]
+            is_open = server.health.breaker.is_open
+            found = [self.ask(*question) for question in asked] if is_open else self._answers(server, asked, until)
+            for index, answer in zip(indices, found, strict=True):
+                answers[index] = answer
+        return answers
+
+    def close(self) -> None:
+        """Close the connections: those in use when they have served."""
+        for server in self._servers.values():
+            server.close()
+
+    def abandon(self) -> None:
+        """See `Server.abandon`."""
+        for server in self._servers.values():
+            server.abandon()
+
+    def _answers(self, server: Server, asked: list[tuple[Call, str]], until: int) -> list[Any]:
+        request = b"".join([call.request(key) for call, key in asked])
+        try:
+            answers = server.exchange(request, asked, until)
+        except UnansweredError as failure:
+            server.health.failed(failure.kind, time.monotonic_ns(), len(asked))
+            return [self._otherwise(server, call, key) for call, key in asked]
+        return [
+            self._settled(server, call, key, answer, until) for (call, key), answer in zip(asked, answers, strict=True)
+        ]
+
+    def _settled(self, server: Server, call: Call, key: str, answer: object, until: int) -> object:
+        """The answer to one call; where it is an error that names a remedy, the answer after that."""
+        kind = ""
+        for _ in range(TRIES):
+            if not isinstance(answer, ErrorReply):
+                server.health.succeeded(time.monotonic_ns())
+                self._store.answered()
+                return answer
+            kind = answer.code
+            remedy = self._remedy(server, call, key, answer)
+            if remedy is None:
+                break
+            server, request, questions = remedy
+            try:
+                answer = server.exchange(request, questions, until)[-1]
+            except UnansweredError as failure:
+                kind = failure.kind
+                break
+        server.health.failed(kind, time.monotonic_ns())
+        return self._otherwise(server, call, key)
+
+    def _remedy(
+        self, server: Server, call: Call, key: str, error: ErrorReply
+    ) -> tuple[Server, bytes, list[Question]] | None:
+        """Whom to ask what instead, the last question being the call; None when the error is final."""
+        if error.code == "NOSCRIPT":
+            return server, call.request_with_script(key), [(call, key)]
+        if self._map is None or error.code not in ("MOVED", "ASK"):
+            return None
+        try:
+            found = Redirection(error, server.address)
+        except ProtocolError:
+            return None
+        other, first = self._server(found.address), None
+        if found.once:
+            first = ASKING
+        else:
+            self._map.owners[found.slot] = found.address
+            if self._map.is_refresh_due(time.monotonic_ns()):
+                first = Learn(self._map, found.address)
+        if first is None:
+            return other, call.request_with_script(key), [(call, key)]
+        return other, first.request(key) + call.request_with_script(key), [(first, key), (call, key)]
+
+    def _otherwise(self, server: Server, call: Call, key: str) -> object:
+        return self._store.otherwise(call, key, server.health.breaker.rest(time.monotonic_ns()))
+
+    def _server(self, address: Address) -> Server:
+        server = self._servers.get(address)
+        return server or self._servers.setdefault(address, Server(self._store, address))
+
+    def _owner(self, call: Call, key: str) -> Server:
+        """The server that is known to have the key or, when none is, a seed that answers."""
+        known = cast("SlotMap", self._map)
+        address = known.owners[call.slot(key)]
+        if address is not None:
+            return self._server(address)
+        seeds = [self._server(seed) for seed in known.seeds]
+        return next((server for server in seeds if not server.health.breaker.is_open), seeds[0])
+
+    def _messenger(self, server: Server) -> Server:
+        """Whom to ask in place of a server that did not answer: in a cluster another one, which knows its successor or
+        sends the call on to it."""
+        if self._map is None:
+            return server
+        others = [self._server(address) for address in self._map.known()]
+        healthy = [other for other in others if not other.health.breaker.is_open]
+        return random.choice(healthy) if healthy else server  # noqa: S311 - to spread probes, not to hide them
