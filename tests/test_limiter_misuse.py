@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,3 +75,28 @@ def test_a_list_of_quotas_is_checked_each_time_since_it_can_change() -> None:
     plan[1] = plan[0]
     with pytest.raises(ValueError, match="quotas: each needs a name of its own"):
         limiter.hit("key", plan)
+
+
+@pytest.mark.parametrize(
+    ("keys", "cost", "error"), [(["a", None, "b"], 1, TypeError), (["a", "b"], 301, ValueError), ([], 0, ValueError)]
+)
+def test_nonsense_in_a_call_for_many_keys_takes_nothing_from_any_of_them(
+    keys: Any, cost: int, error: type[Exception]
+) -> None:
+    limiter = new_limiter(Clock())
+    before = levels(limiter, "a", MINUTE_AND_DAY)
+    with pytest.raises(error):
+        limiter.hit_many(keys, MINUTE_AND_DAY, cost)
+    assert levels(limiter, "a", MINUTE_AND_DAY) == before
+
+
+def test_the_keys_of_one_call_may_come_from_a_generator_and_one_that_breaks_takes_nothing() -> None:
+    limiter = new_limiter(Clock())
+
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        limiter.hit_many(broken(), MINUTE_AND_DAY)
+    assert [decision.remaining for decision in limiter.hit_many(iter("aba"), MINUTE_AND_DAY)] == [299, 299, 298]

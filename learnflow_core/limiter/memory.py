@@ -129,7 +129,11 @@ class MemoryLimiter:
             free[_TURN] = True
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
-        """One `hit` for each of the keys, in their order; see `Limiter`."""
+        """One `hit` for each of the keys, in their order; see `Limiter`. If one is no str, nothing is taken from any."""
+        keys = [*keys]
+        _check("", quotas, cost)
+        for key in keys:
+            _check_key(key)
         return Decisions([self.hit(key, quotas, cost) for key in keys])
 
     def _refuse(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
@@ -280,8 +284,7 @@ class MemoryLimiter:
 
 
 def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"key: a str is needed, not {type(key).__name__}")
+    _check_key(key)
     if type(cost) is not int:
         raise TypeError(f"cost: an int is needed, not {type(cost).__name__}")
     if cost < 1:
@@ -290,6 +293,11 @@ def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
     for quota in quotas:
         if cost > quota.burst:
             raise _never(quota)
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"key: a str is needed, not {type(key).__name__}")
 
 
 def _check_names(quotas: Sequence[Quota]) -> None:
