@@ -23,11 +23,13 @@ from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.exchange import BodyMemory
 from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
-from learnflow_http.settings import Settings, old_secret_for, secret_for
+from learnflow_http.setting_values import IN_MEMORY
+from learnflow_http.settings import Settings, SettingsError, old_secret_for, secret_for
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import UnusableDatabaseError, migrate, open_storage
+from storage_backends.valkey.asynchronous import AsyncValkeyLimiter
 
-__all__ = ["UnusableDatabaseError", "create_app", "migrate", "open_services", "open_storage"]
+__all__ = ["UnusableDatabaseError", "create_app", "limiter_for", "migrate", "open_services", "open_storage"]
 
 logger = logging.getLogger("learnflow.sweep")
 
@@ -45,6 +47,7 @@ async def open_services(
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Services]:
     """Everything a server is made of, opened, and closed again at the end."""
+    limiter = limiter_for(settings, monotonic_ns=monotonic_ns)
     storage = await open_storage(settings.database)
     passwords = PasswordHasher()
     try:
@@ -57,7 +60,7 @@ async def open_services(
             settings=settings,
             storage=storage,
             gateways=gateways,
-            limiter=MemoryLimiter(clock=monotonic_ns, max_buckets=settings.limiter_max_buckets),
+            limiter=limiter,
             authenticator=Authenticator(storage, signer),
             signer=signer,
             passwords=passwords,
@@ -69,6 +72,22 @@ async def open_services(
     finally:
         passwords.close()
         await storage.close()
+        if isinstance(limiter, AsyncValkeyLimiter):
+            await limiter.aclose()
+
+
+def limiter_for(
+    settings: Settings, *, monotonic_ns: Callable[[], int] = time.monotonic_ns
+) -> MemoryLimiter | AsyncValkeyLimiter:
+    """The limiter that the settings name, which connects when it is first asked; SettingsError where they name none."""
+    if settings.limiter == IN_MEMORY:
+        return MemoryLimiter(clock=monotonic_ns, max_buckets=settings.limiter_max_buckets)
+    try:
+        return AsyncValkeyLimiter(
+            settings.limiter, fallback=settings.limiter_fallback, processes=settings.limiter_processes
+        )
+    except (ValueError, OSError) as error:  # the URL, or a certificate that it names
+        raise SettingsError(f"--limiter: {error}.") from error
 
 
 def create_app(services: Services) -> ASGIApp:

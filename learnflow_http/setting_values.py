@@ -11,12 +11,16 @@ from urllib.parse import unquote, urlsplit
 
 _MEMORY: Final = ":memory:"
 
+IN_MEMORY: Final = "memory://"
+"""Rate limits are counted in the memory of the process."""
+
 MIN_SECRET_BYTES: Final = 32
 """As many bytes as the digest of HS256 has (RFC 7518, section 3.2)."""
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+\Z)[A-Za-z0-9-]{1,63}")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+_LIMITER: Final = re.compile(r"((valkey|redis)s?(\+cluster)?|unix)://\S+")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -88,9 +92,9 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def limiter(text: str) -> str:
-    """Where rate limits are counted."""
-    if text != "memory://":
-        raise ValueError("must be memory://")
+    """Where rate limits are counted; whether the address of a store is a good one, its own client knows."""
+    if text != IN_MEMORY and not _LIMITER.fullmatch(text):
+        raise ValueError(f"must be {IN_MEMORY}, valkey://HOST, valkeys://HOST, valkey+cluster://HOST,… or unix:///PATH")
     return text
 
 

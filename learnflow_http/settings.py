@@ -29,6 +29,7 @@ from learnflow_http import setting_values as values
 from learnflow_http.redaction import REDACTED, redact
 
 PREFIX: Final = "LEARNFLOW_"
+LimiterFallback = Literal["local", "open", "closed"]
 LogFormat = Literal["auto", "json", "plain"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -84,7 +85,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         8000
     )
     database: Annotated[str, Setting("Where everything is kept.", values.database, "URL")] = "sqlite:///learnflow.db"
-    limiter: Annotated[str, Setting("Where the rate limits are counted.", values.limiter, "URL")] = "memory://"
+    limiter: Annotated[str, Setting("Where the rate limits are counted.", values.limiter, "URL")] = (
+        values.IN_MEMORY
+    )
+    limiter_fallback: Annotated[
+        LimiterFallback,
+        Setting(
+            "Who may pass while the limiter's store does not answer: each process's share, all, or nobody.",
+            values.choice(LimiterFallback),
+            "local|open|closed",
+        ),
+    ] = "local"
+    limiter_processes: Annotated[
+        int,
+        Setting("Processes that share the limits, when each has to enforce its share.", values.number(1, 10_000), "N"),
+    ] = 1
     payments: Annotated[
         Literal["sandbox"],
         Setting(

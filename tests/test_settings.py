@@ -33,7 +33,13 @@ GOOD = {
         "sqlite://",
         "postgresql://u:p@h:5432/x?sslmode=require",
     ),
-    "limiter": ("memory://",),
+    "limiter": (
+        "memory://",
+        *("valkey://127.0.0.1:6379/1", "redis://u:p@h", "valkeys://h?ca_file=/etc/ca.pem"),
+        *("valkey+cluster://a,b:7000", "unix:///run/valkey.sock?db=2"),
+    ),
+    "limiter_fallback": ("local", "open", "closed"),
+    "limiter_processes": ("1", "64"),
     "payments": ("sandbox",),
     "jwt_secret": (SECRET, "x" * 32, "é" * 16),
     "jwt_secret_old": ("y" * 32,),
@@ -54,7 +60,9 @@ BAD = {
     "host": ("a b", "999.999.1.1", "http://x", "x:80", "-" * 64),
     "port": ("-1", "65536", "8_000", " 80", "eighty", "\uff18\uff10", "9" * 5_000),
     "database": ("learnflow.db", "sqlite://x.db", "sqlite:///a/", "sqlite:///a?mode=ro", "postgresql:x"),
-    "limiter": ("valkey://x", "memory"),
+    "limiter": ("memory", "valkey:x", "memcached://x", "valkey://x y", "unix+cluster:///x"),
+    "limiter_fallback": ("shut",),
+    "limiter_processes": ("0", "-1", "2.5"),
     "payments": ("cash", "Sandbox"),
     "jwt_secret": ("x" * 31, "é" * 15),
     "jwt_secret_old": ("short",),
@@ -191,7 +199,7 @@ def test_no_secret_stands_in_the_repr_of_settings(text: str) -> None:
 
 
 def test_no_secret_stands_in_a_refusal() -> None:
-    for name, value in (("jwt_secret", "tiny"), ("database", "postgresql:u:tiny@h"), ("limiter", "valkey://:tiny@h")):
+    for name, value in (("jwt_secret", "tiny"), ("database", "postgresql:u:tiny@h"), ("limiter", "valkey:u:tiny@h")):
         with pytest.raises(SettingsError) as refusal:
             load({name: value}, {})
         assert "tiny" not in str(refusal.value)

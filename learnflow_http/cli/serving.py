@@ -9,9 +9,9 @@ import logging
 import click
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from learnflow_core.limiter import Decision, headers
+from learnflow_core.limiter import MemoryLimiter, headers
 from learnflow_http import logs, openapi
-from learnflow_http.app import create_app, open_services
+from learnflow_http.app import create_app, limiter_for, open_services
 from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
 from learnflow_http.cli.common import (
@@ -73,11 +73,11 @@ class Application:
 
     def headers_for(self, address: str) -> list[tuple[bytes, bytes]]:
         """The rate limit of an address, for a reply given below the app; none where telling it takes waiting."""
-        if self._services is None:
+        if self._services is None or not isinstance(self._services.limiter, MemoryLimiter):
             return []
         client = client_address({"client": (address, 0)}, None, ())
         decision = self._services.limiter.peek(f"address:{client}", ANONYMOUS)
-        told = headers(decision, self._services.clock_ns()) if isinstance(decision, Decision) else []
+        told = headers(decision, self._services.clock_ns())
         return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told]
 
 
@@ -91,7 +91,8 @@ def serve(settings: Settings, *, demo: bool) -> None:
         raise click.UsageError(f"--demo: its keys and people are for this machine alone, not for {settings.host}.")
     logs.configure(settings.log_format, settings.log_level)
     secret_for(settings)
-    run(settings, lambda storage: storage.read(lambda tx: tx.accounts.get("")))  # what is wrong, is said before serving
+    limiter_for(settings)  # here and in the next line: what is wrong, is said before serving
+    run(settings, lambda storage: storage.read(lambda tx: tx.accounts.get("")))
     if beyond and settings.payments == "sandbox":
         logger.warning(
             "THE SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
