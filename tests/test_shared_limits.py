@@ -1,0 +1,69 @@
+"""The server whose limits are counted in a Valkey: what clients see of it, and of its absence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from learnflow_http.app import limiter_for
+from learnflow_http.settings import SettingsError, load
+from tests.servers import Valkey
+from tests.world import open_world
+
+STARTER = 30
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A server that a test may stop."""
+    with Valkey() as server:
+        yield server
+
+
+async def test_two_servers_admit_together_what_one_would_alone(own_valkey: Valkey) -> None:
+    async with open_world(limiter=own_valkey.url) as one, open_world(limiter=own_valkey.url) as other:
+        replies = await asyncio.gather(*(world.ask("GET", "/v1/courses") for world in (one, other) for _ in range(40)))
+    statuses = [reply.status_code for reply in replies]
+    assert statuses.count(200) in (STARTER, STARTER + 1)  # one more flows in every two seconds
+    assert statuses.count(200) + statuses.count(429) == len(statuses)
+    assert min(int(reply.headers["X-RateLimit-Remaining"]) for reply in replies) == 0
+    refused = next(reply for reply in replies if reply.status_code == 429)
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert refused.headers["Retry-After"] in {"1", "2"}
+    assert refused.headers["RateLimit-Policy"] == '"minute";q=30;w=60, "day";q=1000;w=86400'
+
+
+@pytest.mark.parametrize(
+    ("fallback", "statuses"),
+    [("local", [200] * (STARTER // 2) + [429] * 5), ("open", [200] * 20), ("closed", [429] * 20)],
+)
+async def test_without_its_store_the_server_answers_by_the_policy_and_never_with_an_error(
+    own_valkey: Valkey, fallback: str, statuses: list[int]
+) -> None:
+    async with open_world(limiter=own_valkey.url, limiter_fallback=fallback, limiter_processes="2") as world:
+        assert (await world.ask("GET", "/v1/courses")).status_code == 200
+        own_valkey.kill()
+        replies = [await world.ask("GET", "/v1/courses") for _ in range(20)]
+    assert [reply.status_code for reply in replies] == statuses
+    for reply in replies:
+        assert reply.headers["X-RateLimit-Limit"] == ("15" if fallback == "local" else "30")
+        assert (reply.status_code == 429) == ("Retry-After" in reply.headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/courses", "/v1/users", "/v1/nothing", "/v1/auth/token"])
+@pytest.mark.parametrize("credential", [None, "sk_live_wrong"])
+async def test_no_address_depends_on_the_store(own_valkey: Valkey, path: str, credential: str | None) -> None:
+    async with open_world(limiter=own_valkey.url) as world:
+        own_valkey.kill()
+        method = "POST" if "token" in path else "GET"
+        reply = await world.ask(method, path, credential, json={"email": "a@b.example", "password": "wrong password"})
+    assert 200 <= reply.status_code < 500
+    assert "X-RateLimit-Limit" in reply.headers
+
+
+@pytest.mark.parametrize("url", ["valkey://host:99999", "valkey://a,b", "valkeys://host?ca_file=/there/is/none.pem"])
+def test_an_address_that_names_no_store_is_said_before_serving(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^--limiter: "):
+        limiter_for(load({"limiter": url, "jwt_secret": "x" * 32}, {}))
