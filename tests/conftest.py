@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from learnflow_core.limiter import MemoryLimiter, memory
 from tests.limiting import Implementation, running_on
+from tests.servers import Valkey
+from tests.valkey import held_asyncio_limiters, held_limiters
 from tests.world import World, open_world
 
 # A slow machine is no defect: Hypothesis finds wrong answers here, and benchmarks find slow ones.
@@ -53,6 +55,25 @@ def c_limiters() -> Implementation:
     if MemoryLimiter.implementation != "c":
         missing("The limiter's accelerator")
     return Implementation(MemoryLimiter)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A Valkey that tests share who are content with keys of their own."""
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_limiters(valkey: Valkey) -> Iterator[Implementation]:
+    with held_limiters(valkey) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def valkey_asyncio_limiters(valkey: Valkey) -> Iterator[Implementation]:
+    with held_asyncio_limiters(valkey) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

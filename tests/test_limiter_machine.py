@@ -43,7 +43,7 @@ class LimiterAgainstClassicBuckets(RuleBasedStateMachine):
         self.clock = Clock()
         self.limiter = new_limiter(self.clock)
         self.buckets = {(key, quota.name): ClassicBucket(quota) for key in KEYS for quota in (minute, day)}
-        self.resets = 0
+        self.resets = dict.fromkeys(KEYS, 0)
 
     @rule(wait=st.sampled_from([0, 1, 7, 10**9, 10**11]) | st.integers(0, 500))
     def time_passes(self, wait: int) -> None:
@@ -63,14 +63,16 @@ class LimiterAgainstClassicBuckets(RuleBasedStateMachine):
             return multiple()
         for bucket in buckets:
             bucket.tokens -= cost
-        return decision, self.resets
+        return decision, self.resets.copy()
 
     @rule(made=taken)
-    def refund(self, made: tuple[Decision, int]) -> None:
+    def refund(self, made: tuple[Decision, dict[str, int]]) -> None:
+        """A reset of the key ends its refunds; that of another key may, since a limiter need not tell them apart."""
         decision, resets = made
-        refundable = decision.receipt is not None and resets == self.resets
-        assert bool(self.limiter.refund(decision)) is refundable
-        if refundable:
+        refundable = decision.receipt is not None and resets[decision.key] == self.resets[decision.key]
+        refunded = bool(self.limiter.refund(decision))
+        assert refunded is refundable or (resets != self.resets and not refunded)
+        if refunded:
             for quota in decision.quotas:
                 flowed_back = Fraction(self.clock.now - decision.now_ns, quota.interval_ns)
                 bucket = self.buckets[decision.key, quota.name]
@@ -80,7 +82,7 @@ class LimiterAgainstClassicBuckets(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), which=st.integers(0, 2))
     def reset(self, key: str, which: int) -> None:
         self.limiter.reset(key, self.plans[which])
-        self.resets += 1
+        self.resets[key] += 1
         for quota in self.plans[which]:
             self.buckets[key, quota.name].tokens = Fraction(quota.burst)
 

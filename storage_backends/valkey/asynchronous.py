@@ -77,13 +77,13 @@ class AsyncValkeyLimiter:
 
     async def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
         """One `hit` for each of the keys, in their order, sent together; see `Limiter`."""
-        waiting = list(keys)
-        for key in waiting:
-            self._calls.hit(key, quotas, cost)  # nonsense is an error before anything is taken
+        call, asked = self._calls.hit_many(keys, quotas, cost)
+        if not call.quotas:
+            return Decisions([self._store.unlimited(call, key) for key in asked])
         made = Decisions()
-        for start in range(0, len(waiting), CHUNK):
-            chunk = [self.hit(key, quotas, cost) for key in waiting[start : start + CHUNK]]
-            made += [await decision for decision in chunk]
+        for start in range(0, len(asked), CHUNK):
+            waiting = [self._ask(call, key) for key in asked[start : start + CHUNK]]
+            made += [await decision for decision in waiting]
         return made
 
     async def refund(self, decision: Decision) -> Refund:

@@ -66,14 +66,13 @@ class ValkeyLimiter:
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
         """One `hit` for each of the keys, in their order, sent together; see `Limiter`."""
-        calls = [(self._calls.hit(key, quotas, cost), key) for key in keys]
-        if not quotas:
-            return Decisions([self._store.unlimited(call, key) for call, key in calls])
-        if self._closed:
-            raise RuntimeError("the limiter is closed")
+        call, asked = self._calls.hit_many(keys, quotas, cost)
+        if not call.quotas:
+            return Decisions([self._store.unlimited(call, key) for key in asked])
+        self._check_open()
         made = Decisions()
-        for start in range(0, len(calls), CHUNK):
-            made += self._servers.ask_many(calls[start : start + CHUNK])
+        for start in range(0, len(asked), CHUNK):
+            made += self._servers.ask_many([(call, key) for key in asked[start : start + CHUNK]])
         return made
 
     def refund(self, decision: Decision) -> Refund:
@@ -110,9 +109,12 @@ class ValkeyLimiter:
         self._servers.abandon()
 
     def _ask(self, call: Call, key: str) -> Any:
+        self._check_open()
+        return self._servers.ask(call, key)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the limiter is closed")
-        return self._servers.ask(call, key)
 
 
 _limiters: WeakSet[ValkeyLimiter] = WeakSet()

@@ -6,13 +6,14 @@ from struct import Struct, pack
 
 from learnflow_core.limiter.decision import Decision, Refund, Reset
 from learnflow_core.limiter.memory import _check as check
+from learnflow_core.limiter.memory import _check_key as check_key
 from storage_backends.valkey.cluster import slot_of
 from storage_backends.valkey.resp import ErrorReply, ProtocolError, parse
 from storage_backends.valkey.scripts import SCRIPTS
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the module
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from learnflow_core.limiter.quota import Quota
     from storage_backends.valkey.resp import Reply
@@ -229,6 +230,14 @@ class Calls:
                 return call
         check(key, quotas, cost)
         return self._prepared(quotas, cost, take=True)
+
+    def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int) -> tuple[DecideCall, list[str]]:
+        """Take, for each of the keys; raises as `hit`, before anything is taken for one of them."""
+        asked = [*keys]
+        call = self.hit("", quotas, cost)
+        for key in asked:
+            check_key(key)
+        return call, asked
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int) -> DecideCall:
         """Look. Raises as `hit`."""

