@@ -85,7 +85,7 @@ def _measure(folder: Path, given: Any) -> Groups[list[Sample]]:
 
 
 def _interleave(cases: Groups[Case], servers: list[Server], given: Any) -> Groups[list[Sample]]:
-    with cores_apart(servers) as apart:
+    with cores_apart([server.pid for server in servers]) as apart:
         if not apart:
             print("The servers and the load generator share the processor.", file=sys.stderr)
         flat = {(operation, name): case for operation, group in cases.items() for name, case in group.items()}

@@ -48,14 +48,17 @@ def running(log: Path, *arguments: str, **variables: str) -> Iterator[Server]:
 
 
 @contextmanager
-def cores_apart(servers: Collection[Server]) -> Iterator[bool]:
-    """Give the servers one core and this thread another, for the block; False where there are no two to give."""
+def cores_apart(servers: Collection[int]) -> Iterator[bool]:
+    """Give the servers, by their process ids, one core, and another to this thread and the processes it starts.
+
+    For the block; False where there are no two to give.
+    """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         yield False
         return
     for server in servers:
-        for thread in Path(f"/proc/{server.pid}/task").iterdir():
+        for thread in Path(f"/proc/{server}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {cores[0]})
     os.sched_setaffinity(0, {cores[1]})
     try:

@@ -8,15 +8,28 @@ from typing import Any
 
 import pytest
 
+from benchmarks import valkey_server
 from benchmarks.limiter import goals, run
 from benchmarks.limiter.goals import Goal, judged
-from benchmarks.limiter.groups import row_of
-from benchmarks.limiter.ours import ALLOWED, EMPTY, PLANS, PURE
+from benchmarks.limiter.groups import (
+    FIRST_CALLS,
+    IN_TASKS,
+    ONE_AT_A_TIME,
+    ONE_IN_A_LOOP,
+    REPLIES,
+    THREADED,
+    row_of,
+    title_of,
+    title_of_batches,
+)
+from benchmarks.limiter.names import EMPTY, PURE
+from benchmarks.limiter.ours import ALLOWED, PLANS
 from benchmarks.limiter.peers import PEERS
 from benchmarks.limiter.sampling import Worker
 from benchmarks.limiter.subjects import OURS, SUBJECTS, THEIRS, Subject
 from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Usage, compiled
 from benchmarks.limiter.worker import Ask, Bench, Order
+from tests.conftest import missing
 
 QUICK = 0.0005
 
@@ -38,9 +51,20 @@ def test_every_row_has_its_code_and_a_median_of_its_samples(report: dict[str, An
             assert len(row["wall_ns"]["samples"]) == 5
 
 
-def test_the_limiter_is_measured_in_every_group_in_memory(report: dict[str, Any]) -> None:
-    missing = {title for title, rows in report["results"].items() if not any(name.startswith(PURE) for name in rows)}
-    assert not missing
+def test_the_limiter_is_measured_in_every_group(report: dict[str, Any]) -> None:
+    without = {
+        title for title, rows in report["results"].items() if not any(name.startswith("learnflow") for name in rows)
+    }
+    assert not without
+
+
+def test_every_part_is_measured(report: dict[str, Any]) -> None:
+    if valkey_server.found() is None:
+        missing("a Valkey server")
+    titles = report["results"].keys()
+    assert titles >= {title_of(1, plan) for plan in PLANS}
+    assert titles >= {FIRST_CALLS, THREADED, title_of_batches(1), REPLIES, ONE_AT_A_TIME, ONE_IN_A_LOOP, IN_TASKS}
+    assert report["import_ms"].keys() == {"pass", "import learnflow_core.limiter"}
 
 
 def test_a_report_judges_every_goal_and_names_the_versions_of_the_peers(report: dict[str, Any]) -> None:

@@ -10,13 +10,15 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
-from benchmarks.limiter import groups
+from benchmarks.limiter import groups, valkey
 from benchmarks.limiter.goals import judged
 from benchmarks.limiter.groups import Group, Settings
 from benchmarks.limiter.imports import measured_imports
 from benchmarks.limiter.ours import MAX_KEYS
 from benchmarks.limiter.peers import PEERS
+from benchmarks.limiter.plots import can_draw, draw
 from benchmarks.limiter.sampling import Row, measured
 from benchmarks.limiter.tables import print_goals, print_group
 from benchmarks.measure import options, write_report
@@ -27,13 +29,17 @@ PARTS: Mapping[str, Callable[[Settings], Iterator[Group]]] = {
     "threads": groups.threads,
     "batches": groups.batches,
     "replies": groups.replies,
+    "valkey": valkey.groups,
 }
 IMPORT = "import"
 
 
 def run(argv: list[str]) -> int:
     """Measure what is asked for, print tables and goals, and write a report if a path is given."""
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.plots is not None and not can_draw():
+        parser.error("--plots needs matplotlib (requirements/bench.txt)")
     settings = Settings(given.rounds, given.seed, given.seconds, given.max_keys)
     missing = [name for name, peer in PEERS.items() if not peer.installed()]
     if missing:
@@ -51,6 +57,8 @@ def run(argv: list[str]) -> int:
         "goals": goals,
     }
     write_report(given.json, "limiter", settings.seed, report)
+    if given.plots is not None:
+        print("Drawn:", *draw(results, given.plots))
     return 0
 
 
@@ -60,6 +68,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, metavar="PART", help=", ".join(parts))
     parser.add_argument("--max-keys", type=int, default=MAX_KEYS, help="leave out groups with more keys")
     parser.add_argument("--seconds", type=float, default=0.03, help="about how long a sample takes (default: 0.03)")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw plots, by matplotlib")
     return parser
 
 

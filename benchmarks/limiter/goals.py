@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks.limiter.groups import BATCHED, REPLIES, row_of, title_of
-from benchmarks.limiter.ours import ACCELERATED, ALLOWED, EMPTY, MAX_KEYS, PURE
-from benchmarks.limiter.sampling import Row, median
-from benchmarks.limiter.subjects import in_the_server
-from benchmarks.limiter.usage import BATCHES, FIGURES
+from benchmarks.limiter.groups import IN_TASKS, ONE_AT_A_TIME, REPLIES, row_of, title_of, title_of_batches
+from benchmarks.limiter.names import (
+    ACCELERATED,
+    EMPTY,
+    PURE,
+    REDIS_PY_ASYNC,
+    SCRIPT,
+    SHARED,
+    SHARED_ASYNC,
+    in_a_loop,
+    in_the_server,
+    without_a_loop,
+)
+from benchmarks.limiter.ours import ALLOWED, MAX_KEYS
+from benchmarks.limiter.peers import PEERS
+from benchmarks.limiter.sampling import Row, median, times
+from benchmarks.limiter.usage import BATCHES, FIGURES, PIPELINED
 
 Results = Mapping[str, Mapping[str, Row]]
 ONE_KEY, MILLION = title_of(1, ALLOWED), title_of(MAX_KEYS, ALLOWED)
+CORE, THROTTLED = row_of(SCRIPT, PIPELINED), without_a_loop("throttled-py")
 LARGEST_BATCH = max(BATCHES, key=lambda way: BATCHES[way])
 
 
@@ -31,12 +44,12 @@ class Goal(NamedTuple):
 
     def asked(self) -> str:
         """The target as text."""
-        return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}"
+        return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}".strip()
 
 
 def faster(group: str, row: str, than: str, clock: str = "cpu_ns") -> Callable[[Results], float]:
     """How many times as fast one row is as another."""
-    return lambda results: median(results[group][than], clock) / median(results[group][row], clock)
+    return lambda results: times(results[group][than], results[group][row], clock)
 
 
 def bytes_a_key(row: str) -> Callable[[Results], float]:
@@ -51,9 +64,18 @@ def microseconds(group: str, row: str) -> Callable[[Results], float]:
 
 def batched(results: Results) -> float:
     """Millions a second, on a machine whose empty call takes 30 ns."""
-    rows = results[BATCHED]
+    rows = results[title_of_batches(1)]
     decision = median(rows[row_of(ACCELERATED, LARGEST_BATCH)], "cpu_ns")
     return 1e3 / decision * median(rows[EMPTY], "cpu_ns") / 30
+
+
+def beside_the_best_peer(results: Results) -> float:
+    """How many times as fast as the fastest peer, asked as its documentation says."""
+    rows = results[IN_TASKS]
+    peers = [rows[in_a_loop(name)] for name in PEERS if in_a_loop(name) in rows]
+    if not peers:
+        raise KeyError("peers")
+    return min(times(peer, rows[SHARED_ASYNC], "wall_ns") for peer in peers)
 
 
 LIMITS = row_of("limits", FIGURES)
@@ -68,8 +90,17 @@ GOALS = (
     Goal(
         "accelerated beside rust-py check", 10, "x", faster(ONE_KEY, ACCELERATED, row_of("rust-py-rate-limit", FIGURES))
     ),
-    Goal("accelerated, batches, empty calls at 30 ns", 25, "M/s", batched),
+    Goal("accelerated, batches of 1,000, at 30 ns an empty call", 25, "M/s", batched),
     Goal("accelerated, 1,000,000 keys", 80, "B a key", bytes_a_key(ACCELERATED), at_least=False),
+    Goal("Valkey, 100 tasks, beside the best peer", 12, "x", beside_the_best_peer),
+    Goal("Valkey, 100 tasks, beside redis-py", 5, "x", faster(IN_TASKS, SHARED_ASYNC, REDIS_PY_ASYNC, "wall_ns")),
+    Goal(
+        "Valkey, 100 tasks, of what the server's core can execute",
+        0.6,
+        "",
+        faster(IN_TASKS, SHARED_ASYNC, CORE, "wall_ns"),
+    ),
+    Goal("Valkey, one at a time, beside throttled-py", 6, "x", faster(ONE_AT_A_TIME, SHARED, THROTTLED, "wall_ns")),
     Goal("limit of an HTTP reply, pure Python", 5, "µs", microseconds(REPLIES, in_the_server(PURE)), at_least=False),
     Goal(
         "limit of an HTTP reply, accelerated",

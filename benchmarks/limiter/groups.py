@@ -1,4 +1,4 @@
-"""The groups of rows in memory: what is asked, of whom, with how many keys, threads, or keys a call."""
+"""The groups of rows: what is asked in memory, of whom, with how many keys, threads, or keys a call."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import Any, NamedTuple
 
 from benchmarks.limiter.ours import ALLOWED, MAX_KEYS, MINUTE_ALLOWED, PLANS
 from benchmarks.limiter.sampling import Case
-from benchmarks.limiter.subjects import FLOORS, OURS, SERVING, THEIRS, Subject
+from benchmarks.limiter.subjects import (
+    FLOORS,
+    OURS,
+    SERVING,
+    THEIRS,
+    Subject,
+)
 from benchmarks.limiter.usage import BATCHES, HIT
 from benchmarks.limiter.worker import Ask, Order
 
 SIZES = (1, 10_000, MAX_KEYS)
 MANY = 10_000
 THREADS = (1, 2, 4, 8)
+TASKS = 100
 FIRST_CALLS = f"first call of a key, {ALLOWED}"
 THREADED = f"threads, {ALLOWED}"
-BATCHED = f"batches, {ALLOWED}"
+ONE_AT_A_TIME = f"over Valkey, one at a time, {ALLOWED}"
+ONE_IN_A_LOOP = f"over Valkey, one at a time in an event loop, {ALLOWED}"
+IN_TASKS = f"over Valkey, {TASKS} tasks, {ALLOWED}"
 REPLIES = f"the limiter's part of an HTTP reply, {ALLOWED}"
 
 
@@ -49,26 +58,25 @@ def with_keys(settings: Settings) -> Iterator[Group]:
             # A million keys find the caches cold for longer, and peers take their time to fill.
             longer = settings._replace(seconds=5 * settings.seconds)
             for plan in (MINUTE_ALLOWED, ALLOWED):
-                cases = _cases(FLOORS | OURS | THEIRS, plan, size, longer)
+                cases = cases_of(FLOORS | OURS | THEIRS, plan, size, longer)
                 yield Group(title_of(size, plan), cases, with_bytes=True)
         elif size <= settings.max_keys:
             for plan in PLANS:
-                yield Group(title_of(size, plan), _cases(FLOORS | OURS | THEIRS, plan, size, settings))
+                yield Group(title_of(size, plan), cases_of(FLOORS | OURS | THEIRS, plan, size, settings))
 
 
 def first_calls(settings: Settings) -> Iterator[Group]:
     """The first call of every key, to a limiter that knows none."""
-    cases = _cases(FLOORS | OURS | THEIRS, ALLOWED, 1, settings)
-    yield Group(FIRST_CALLS, {name: _changed(case, strangers=True) for name, case in cases.items()})
+    cases = cases_of(FLOORS | OURS | THEIRS, ALLOWED, 1, settings)
+    yield Group(FIRST_CALLS, {name: changed(case, strangers=True) for name, case in cases.items()})
 
 
 def threads(settings: Settings) -> Iterator[Group]:
     """One limiter asked by several threads at once: what they get done together."""
-    cases = _cases(OURS | THEIRS, ALLOWED, settings.many(), settings)
+    subjects = {name: subject._replace(ways=(subject.in_threads,)) for name, subject in (OURS | THEIRS).items()}
     of_threads = {
-        row_of_threads(name, count): _changed(case, threads=count)
-        for name, case in cases.items()
-        if case.ask.way == HIT
+        row_of_threads(name, count): changed(case, threads=count)
+        for name, case in cases_of(subjects, ALLOWED, settings.many(), settings).items()
         for count in THREADS
     }
     yield Group(THREADED, of_threads, "wall_ns")
@@ -77,17 +85,23 @@ def threads(settings: Settings) -> Iterator[Group]:
 def batches(settings: Settings) -> Iterator[Group]:
     """Many keys in one call, which no peer has; figures are those of one decision, not of the call."""
     subjects = {name: subject._replace(ways=tuple(BATCHES)) for name, subject in OURS.items()}
-    yield Group(BATCHED, _cases(FLOORS | subjects, ALLOWED, settings.many(), settings))
+    for size in dict.fromkeys((1, settings.many())):
+        yield Group(title_of_batches(size), cases_of(FLOORS | subjects, ALLOWED, size, settings))
 
 
 def replies(settings: Settings) -> Iterator[Group]:
     """What a request to the HTTP server takes for its limit: the decision, awaited, and all fields of the reply."""
-    yield Group(REPLIES, _cases(FLOORS | SERVING, ALLOWED, settings.many(), settings))
+    yield Group(REPLIES, cases_of(FLOORS | SERVING, ALLOWED, settings.many(), settings))
 
 
 def title_of(size: int, plan: str) -> str:
     """The title of the group of so many keys under a plan."""
     return f"{size:,} {'key' if size == 1 else 'keys'}, {plan}"
+
+
+def title_of_batches(size: int) -> str:
+    """The title of the group of batches drawn from so many keys."""
+    return f"batches, {title_of(size, ALLOWED)}"
 
 
 def row_of(subject: str, way: str) -> str:
@@ -100,14 +114,18 @@ def row_of_threads(row: str, count: int) -> str:
     return f"{row}, {count} {'thread' if count == 1 else 'threads'}"
 
 
-def _cases(subjects: Mapping[str, Subject], plan: str, size: int, settings: Settings) -> dict[str, Case]:
+def cases_of(
+    subjects: Mapping[str, Subject], plan: str, size: int, settings: Settings, socket: str = ""
+) -> dict[str, Case]:
+    """The cases of some subjects in all their ways, by the names of their rows."""
     return {
-        row_of(name, way): Case(Order(name, plan, size, settings.seed), Ask(way, settings.seconds))
+        row_of(name, way): Case(Order(name, plan, size, settings.seed, socket), Ask(way, settings.seconds))
         for name, subject in subjects.items()
         if len(PLANS[plan]) <= subject.quotas
         for way in subject.ways
     }
 
 
-def _changed(case: Case, **how: Any) -> Case:
+def changed(case: Case, **how: Any) -> Case:
+    """The same case, asked otherwise."""
     return Case(case.order, case.ask._replace(**how))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from time import monotonic_ns, time_ns
 
+from benchmarks.limiter.names import ACCELERATED, PURE
 from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Plan, Usage
 from learnflow_core.limiter import MemoryLimiter, Quota, headers
 from learnflow_core.limiter.quota import MAX_PERIOD_NS, SECOND_NS
 
 MAX_KEYS = 1_000_000
-PURE, ACCELERATED = "learnflow pure", "learnflow accelerated"
-EMPTY, LOOK_UP = "an empty call", "dict.get + clock"
 
 # A token is worth half a minute: a caller who has asked once owes while the others are met, and one who asks all the
 # time has tokens enough. The last quota is dry for ten years after one request.
@@ -30,7 +30,8 @@ PLANS: Mapping[str, Plan] = {
 
 def implementations() -> dict[str, Callable[..., MemoryLimiter]]:
     """The limiters in memory that this installation has, by the name of what decides."""
-    return {PURE: MemoryLimiter}
+    pure: Callable[..., MemoryLimiter] = import_module("learnflow_core.limiter.memory").MemoryLimiter
+    return {PURE: pure} if pure is MemoryLimiter else {PURE: pure, ACCELERATED: MemoryLimiter}
 
 
 def ours(make: Callable[..., MemoryLimiter], plan: Plan) -> Usage:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from time import monotonic_ns
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from benchmarks.limiter.ours import MAX_KEYS
@@ -32,6 +33,8 @@ class Peer(NamedTuple):
     ways: Sequence[str] = (HIT,)
     quotas: int = 2
     """For how many quotas it can be asked without waiting."""
+    in_threads: str = HIT
+    """The way that several threads can ask at once."""
 
     def installed(self) -> bool:
         """Whether it can be imported here; nothing of it is, by that."""
@@ -40,36 +43,52 @@ class Peer(NamedTuple):
 
 def limits(plan: Plan) -> Usage:
     """FixedWindowRateLimiter is its fastest strategy; the moving window keeps an object for every request."""
-    per_second = import_module("limits").RateLimitItemPerSecond
     storage, strategies = import_module("limits.storage"), import_module("limits.strategies")
-    limiter = strategies.FixedWindowRateLimiter(storage.MemoryStorage())
+    return limits_usage(strategies.FixedWindowRateLimiter(storage.MemoryStorage()), plan)
+
+
+def limits_usage(limiter: Any, plan: Plan, *, awaits: bool = False) -> Usage:
+    """One of its limiters, whose figures are asked for in a call of their own."""
+    per_second = import_module("limits").RateLimitItemPerSecond
     items = {quota.name: per_second(quota.limit, seconds(quota)) for quota in plan}
-    hit = "allowed = " + " and ".join(f"hit({name}, key)" for name in items)
-    figures = (f"{name}_told = stats({name}, key)" for name in items)
-    return Usage(
-        {HIT: hit, FIGURES: lines(hit, *figures)}, {**items, "hit": limiter.hit, "stats": limiter.get_window_stats}
-    )
+    wait = "await " * awaits
+    hit = "allowed = " + " and ".join(f"{wait}hit({name}, key)" for name in items)
+    figures = (f"{name}_told = {wait}stats({name}, key)" for name in items)
+    names = {**items, "hit": limiter.hit, "stats": limiter.get_window_stats}
+    return Usage({HIT: hit, FIGURES: lines(hit, *figures)}, names, awaits)
 
 
 def throttled(plan: Plan) -> Usage:
-    """Its result has every figure, in an object made when it is read. Its store keeps 1,024 keys unless told more."""
+    """Its store in memory keeps 1,024 keys unless told to keep more."""
     library = import_module("throttled")
-    store = library.MemoryStore(options={"MAX_SIZE": 4 * MAX_KEYS})
+    return throttled_usage(library, library.MemoryStore(options={"MAX_SIZE": 4 * MAX_KEYS}), plan)
+
+
+def throttled_usage(library: ModuleType, store: Any, plan: Plan, *, awaits: bool = False) -> Usage:
+    """A result has every figure, in an object that is made when it is read."""
     limit = {}
     for quota in plan:
         rate = library.Rate(timedelta(seconds=seconds(quota)), quota.limit)
-        terms = library.Quota(rate, burst=quota.burst)
+        terms = library.rate_limiter.Quota(rate, burst=quota.burst)
         limit[quota.name] = library.Throttled(using="gcra", quota=terms, store=store, key_prefix=quota.name).limit
+    wait = "await " * awaits
     refused = " or ".join(f"{name}_told.limited" for name in limit)
-    hit = lines(*(f"{name}_told = {name}(key)" for name in limit), f"allowed = not ({refused})")
+    hit = lines(*(f"{name}_told = {wait}{name}(key)" for name in limit), f"allowed = not ({refused})")
     figures = (f"{name}_told.state.remaining, {name}_told.state.reset_after" for name in limit)
-    return Usage({HIT: hit, FIGURES: lines(hit, *figures)}, limit)
+    return Usage({HIT: hit, FIGURES: lines(hit, *figures)}, limit, awaits)
 
 
 def pyrate_limiter(plan: Plan) -> Usage:
-    """A bucket holds one caller's quotas, so a factory keeps a bucket for each caller, as its documentation shows."""
+    """A bucket in memory keeps what one caller owes."""
     library = import_module("pyrate_limiter")
+    return pyrate_usage(lambda rates, algorithm, key: library.StateBucket(rates, algorithm), monotonic_ns, plan)
 
+
+def pyrate_usage(
+    bucket: Callable[[Any, Any, str], Any], clock: Callable[[], int], plan: Plan, *, awaits: bool = False
+) -> Usage:
+    """A bucket is one caller's, so a factory keeps a bucket for each caller, as its documentation shows."""
+    library = import_module("pyrate_limiter")
     base: Any = library.BucketFactory
 
     class Buckets(base):  # type: ignore[misc]  # types are checked where no peer is installed
@@ -77,23 +96,25 @@ def pyrate_limiter(plan: Plan) -> Usage:
             self.buckets: dict[str, Any] = {}
 
         def wrap_item(self, name: str, weight: int = 1) -> Any:
-            return library.RateItem(name, monotonic_ns() // 1_000_000, weight)
+            return library.RateItem(name, clock() // 1_000_000, weight)
 
         def get(self, item: Any) -> Any:
-            bucket = self.buckets.get(item.name)
-            if bucket is None:
-                bucket = self.buckets[item.name] = library.StateBucket(rates, algorithm)
-            return bucket
+            of_caller = self.buckets.get(item.name)
+            if of_caller is None:
+                of_caller = self.buckets[item.name] = bucket(rates, algorithm, item.name)
+            return of_caller
 
     rates = [library.Rate(limit, period_ms, burst) for limit, period_ms, burst in rising(plan)]
     algorithm = library.GCRA()
     factory = Buckets()
+    limiter = library.Limiter(factory)
+    put = "bucket_of(item).put_decision(item)"
     ways = {
-        HIT: "allowed = acquire(key, blocking=False)",
-        DIRECT: "item = wrap(key)\nallowed = bucket_of(item).put_decision(item).allowed",
+        HIT: f"allowed = {'await ' * awaits}acquire(key, blocking=False)",
+        DIRECT: f"item = wrap(key)\nallowed = {f'(await {put})' if awaits else put}.allowed",
     }
-    acquire = library.Limiter(factory).try_acquire
-    return Usage(ways, {"acquire": acquire, "wrap": factory.wrap_item, "bucket_of": factory.get})
+    acquire = limiter.try_acquire_async if awaits else limiter.try_acquire
+    return Usage(ways, {"acquire": acquire, "wrap": factory.wrap_item, "bucket_of": factory.get}, awaits)
 
 
 def token_bucket(plan: Plan) -> Usage:
@@ -179,7 +200,14 @@ PEERS = {
     for peer in (
         Peer("limits", "limits", limits, f"fixed window; {TWO_CALLS}", WITH_FIGURES),
         Peer("throttled-py", "throttled", throttled, TWO_CALLS, WITH_FIGURES),
-        Peer("pyrate-limiter", "pyrate_limiter", pyrate_limiter, "yes or no; a caller's bucket stays", (HIT, DIRECT)),
+        Peer(
+            "pyrate-limiter",
+            "pyrate_limiter",
+            pyrate_limiter,
+            "yes or no; a caller's bucket stays; its Limiter refuses while another thread asks",
+            (HIT, DIRECT),
+            in_threads=DIRECT,
+        ),
         Peer("token-bucket", "token_bucket", token_bucket, f"yes or no; {TWO_CALLS}; no lock; a caller's bucket stays"),
         Peer(
             "aiolimiter", "aiolimiter", aiolimiter, "yes or no; one quota, one loop; a caller's bucket stays", quotas=1

@@ -6,11 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.limiter.groups import Group
-from benchmarks.limiter.ours import ACCELERATED, EMPTY, LOOK_UP, PURE
-from benchmarks.limiter.sampling import Row, median
+from benchmarks.limiter.names import ACCELERATED, EMPTY, LOOK_UP, PING, PURE, SCRIPT, SHARED, SHARED_ASYNC
+from benchmarks.limiter.sampling import Row, median, times
 from benchmarks.measure import print_table
 
-BESIDE = {EMPTY: "empty calls", LOOK_UP: "look-ups", PURE: "pure is", ACCELERATED: "accelerated is"}
+BESIDE = {
+    EMPTY: "empty calls",
+    LOOK_UP: "look-ups",
+    PING: "PINGs",
+    SCRIPT: "raw scripts",
+    PURE: "pure is",
+    ACCELERATED: "accelerated is",
+    SHARED: "learnflow is",
+    SHARED_ASYNC: "learnflow is",
+}
 """The rows that a group's other rows are compared with, where it has them, and the heads of the columns for it."""
 
 
@@ -28,8 +37,8 @@ def _cells(
     took = median(row, group.clock)
     latencies = [f"{median(row, figure):,.0f}" if figure in row else "" for figure in ("p50_ns", "p99_ns")]
     grown = [f"{row['bytes_a_key']:.0f}"] if with_bytes else []
-    times = [f"{took / median(rows[other], group.clock):.2f}x" for other in beside]
-    return [name, f"{1e9 / took:,.0f}", f"{took:,.0f}", *latencies, *grown, *times]
+    ratios = [f"{times(row, rows[other], group.clock):.2f}x" for other in beside]
+    return [name, f"{1e9 / took:,.0f}", f"{took:,.0f}", *latencies, *grown, *ratios]
 
 
 def print_goals(goals: Iterable[Mapping[str, Any]]) -> None:

@@ -18,7 +18,9 @@ Plan = tuple[Quota, ...]
 HIT = "hit"
 FIGURES = "hit, remaining and reset read"
 BATCHES = {f"hit_many of {size:,}": size for size in (1, 10, 100, 1_000)}
-"""The ways to ask for so many keys in one call."""
+PIPELINED = "pipelined"
+KEYS_A_CALL = {**BATCHES, PIPELINED: 1_000}
+"""How many keys each call gets, in the ways that ask for many at once."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Usage:
     """The ways to ask one limiter under one plan.
 
     A way is a statement about `key`, which leaves in `allowed` whether the request passes (for a floor, anything);
-    `names` are what it uses besides. A way of `BATCHES` gets as many keys in the list `key`. Where `awaits` is true,
-    statements may await.
+    `names` are what it uses besides. A way of `KEYS_A_CALL` gets as many keys in the list `key`. Where `awaits` is
+    true, statements may await.
     """
 
     ways: Mapping[str, str]

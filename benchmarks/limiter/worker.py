@@ -14,14 +14,15 @@ import random
 import statistics
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter_ns, process_time_ns
 from typing import Any, NamedTuple
 
 from benchmarks.limiter.ours import DRY, PLANS
-from benchmarks.limiter.subjects import SUBJECTS
-from benchmarks.limiter.usage import BATCHES, Loops, Usage, compiled
+from benchmarks.limiter.subjects import Subject
+from benchmarks.limiter.usage import KEYS_A_CALL, Loops, Usage, compiled
 
 STATM = Path("/proc/self/statm")
 FEWEST, MOST = 200, 150_000
@@ -30,12 +31,19 @@ CLOCKED = 5_000
 
 
 class Order(NamedTuple):
-    """Whom to ask, under which plan, and for how many keys."""
+    """Whom to ask, under which plan, for how many keys, and at which socket, if it is not in memory."""
 
     subject: str
     plan: str
     keys: int
     seed: int
+    socket: str = ""
+
+    def usage(self) -> Usage:
+        """The limiter, made anew."""
+        subject = subjects_of(self.socket)[self.subject]
+        where = [self.socket] if self.socket else []
+        return subject.usage(PLANS[self.plan], *where)
 
 
 class Ask(NamedTuple):
@@ -56,7 +64,7 @@ class Bench:
         self._random = random.Random(order.seed)
         self._keys = [f"acct_{number}" for number in range(order.keys)]
         self._loop = asyncio.new_event_loop()
-        self._usage = SUBJECTS[order.subject].usage(PLANS[order.plan])
+        self._usage = order.usage()
         self._allowed = DRY not in PLANS[order.plan]
         self._loops: dict[str, Loops] = {}
         self._ns_a_call: dict[Ask, float] = {}
@@ -90,7 +98,7 @@ class Bench:
         return {"cpu_ns": cpu / calls, "wall_ns": wall / calls, **self._latencies(ask, clocked)}
 
     def _first_calls(self, ask: Ask, calls: int) -> dict[str, float]:
-        usage = SUBJECTS[self._order.subject].usage(PLANS[self._order.plan])
+        usage = self._order.usage()
         asked = [f"stranger_{number}" for number in range(calls)]
         gc.collect()
         cpu, wall = process_time_ns(), perf_counter_ns()
@@ -101,9 +109,9 @@ class Bench:
 
     def _asked(self, ask: Ask, keys: list[str]) -> list[Any]:
         if ask.tasks > 1:
-            return self._in_tasks(ask, [keys[task :: ask.tasks] for task in range(ask.tasks)])
+            return self._in_tasks(ask, shares(keys, ask.tasks))
         if ask.threads > 1:
-            return self._in_threads(ask, [keys[thread :: ask.threads] for thread in range(ask.threads)])
+            return self._in_threads(ask, shares(keys, ask.threads))
         return [self._plain(self._usage, ask.way, keys)]
 
     def _plain(self, usage: Usage, way: str, keys: list[str]) -> Any:
@@ -111,34 +119,33 @@ class Bench:
         answer = loops.plain(batched(way, keys))
         return self._loop.run_until_complete(answer) if usage.awaits else answer
 
-    def _in_threads(self, ask: Ask, shares: list[list[str]]) -> list[Any]:
+    def _in_threads(self, ask: Ask, of_threads: list[list[str]]) -> list[Any]:
         plain = self._compiled(ask.way).plain
         answers: list[Any] = []
-        threads = [threading.Thread(target=lambda keys=share: answers.append(plain(keys))) for share in shares]
+        threads = [threading.Thread(target=lambda keys=share: answers.append(plain(keys))) for share in of_threads]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         return answers
 
-    def _in_tasks(self, ask: Ask, shares: list[list[str]]) -> list[Any]:
+    def _in_tasks(self, ask: Ask, of_tasks: list[list[str]]) -> list[Any]:
         plain = self._compiled(ask.way).plain
 
         async def together() -> list[Any]:
-            return await asyncio.gather(*map(plain, shares))
+            return await asyncio.gather(*map(plain, of_tasks))
 
         return self._loop.run_until_complete(together())
 
     def _latencies(self, ask: Ask, keys: list[str]) -> dict[str, float]:
         """What one call in two, and 99 in 100, take at most; not for threads and batches, whose calls share time."""
-        if ask.threads > 1 or ask.way in BATCHES:
+        if ask.threads > 1 or ask.way in KEYS_A_CALL:
             return {}
         took: list[int] = []
         clocked = self._compiled(ask.way).clocked
-        shares = [keys[task :: ask.tasks] for task in range(ask.tasks)]
 
         async def together() -> None:
-            await asyncio.gather(*(clocked(share, took) for share in shares))
+            await asyncio.gather(*(clocked(share, took) for share in shares(keys, ask.tasks)))
 
         if self._usage.awaits:
             self._loop.run_until_complete(together())
@@ -162,9 +169,21 @@ class Bench:
         self._loop.close()
 
 
+def subjects_of(socket: str) -> Mapping[str, Subject]:
+    """What there is in memory, or over Valkey, which takes more to import."""
+    module = import_module(f"benchmarks.limiter.{'shared_subjects' if socket else 'subjects'}")
+    subjects: Mapping[str, Subject] = module.SUBJECTS
+    return subjects
+
+
+def shares(keys: list[str], among: int) -> list[list[str]]:
+    """The keys dealt out, so that nobody has none."""
+    return [keys[one::among] for one in range(min(among, len(keys)))]
+
+
 def batched(way: str, keys: list[str]) -> Sequence[Any]:
     """The keys as a way wants them."""
-    size = BATCHES.get(way)
+    size = KEYS_A_CALL.get(way)
     return keys if size is None else [keys[start : start + size] for start in range(0, len(keys), size)]
 
 
