@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = {
-    "limiter": "decisions of the limiter beside their floors, bytes a key, and the time to import it",
+    "limiter": "decisions of the limiter beside floors and peers, in memory and over Valkey; bytes a key",
     "http": "the courses list and the enrolment beside the floor of the same server",
 }
 """The module `benchmarks.<name>` has `run(argv) -> int`, and is loaded only when it is asked for."""
