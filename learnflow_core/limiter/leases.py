@@ -56,7 +56,8 @@ class Reply(NamedTuple):
     """What the store answers: `now_ns` by its clock, and for each quota when it was full again before the costs.
 
     `known` says of each settlement whether the store still had the lease, `allowed` of each cost whether it was taken,
-    and `block` how many tokens were leased.
+    and `block` how many tokens were leased. `era` is the store's name for the caller's history since it was last
+    broken, as by a reset.
     """
 
     now_ns: int
@@ -64,6 +65,7 @@ class Reply(NamedTuple):
     known: Sequence[bool]
     allowed: Sequence[bool]
     block: int
+    era: float = 0.0
 
 
 class Lease:

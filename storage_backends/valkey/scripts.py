@@ -1,10 +1,11 @@
 """What the store runs: the arithmetic of `learnflow_core.limiter.bucket` in Lua, and a caller's buckets in one key.
 
 A caller's state is one string: its era, then for each bucket that owes the length of its name, the name and the instant
-at which it is full again. Numbers are doubles in both directions, in whole microseconds. They are exact, since each is
-below 2^53, about 9.0e15: an instant of Unix time is below 7.3e15 until the year 2200, a debt is at most the `longest`
-of its quota, which is at most twice ten years or 6.4e14 (`MAX_PERIOD_NS`, and a limit of at most one token a tick),
-and no sum here has more than an instant and two of those.
+at which it is full again, then its leases, if it has any, as `lease_scripts` has them. Numbers are doubles in both
+directions, in whole microseconds. They are exact, since each is below 2^53, about 9.0e15: an instant of Unix time is
+below 7.3e15 until the year 2200, a debt is at most the `longest` of its quota, which is at most twice ten years or
+6.4e14 (`MAX_PERIOD_NS`, and a limit of at most one token a tick), and no sum here has more than an instant and two of
+those.
 
 The era is the instant at which the caller's history was last broken: by its first bucket, by a reset, or by a clock
 that was found to have stepped back. A decision remembers the era it was made in, and a refund is good only in that
@@ -19,24 +20,34 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import NamedTuple
 
-_READ = """
+from storage_backends.valkey.lease_scripts import END_LEASES, KEEP_LEASES, LEASE, LEASED
+
+_READ = (
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local value = redis.call('GET', KEYS[1])
-local era, full_at = now, {}
+local era, full_at, leases, leases_at = now, {}, nil, nil
 if value then
   era = struct.unpack('<d', value)
   local at, length = 9, #value
   local bucket, instant
   while at <= length do
     bucket, instant, at = struct.unpack('<Bc0d', value, at)
+    if bucket == '' then
+      leases, leases_at = {}, at
+      break
+    end
     full_at[bucket] = instant
   end
 end
 local kept_until, changed = now + 1, false
 """
+    + END_LEASES
+)
 
-_WRITE = """
+_WRITE = (
+    """
 if changed then
   value = struct.pack('<d', era)
   for bucket, instant in pairs(full_at) do
@@ -45,9 +56,13 @@ if changed then
       if instant > kept_until then kept_until = instant end
     end
   end
+"""
+    + KEEP_LEASES
+    + """
   redis.call('SET', KEYS[1], value, 'PX', math.ceil((kept_until - now) / 1000))
 end
 """
+)
 
 # A level further ahead than the quota's longest debt has seen the clock step back, and is cut to that: see settled().
 _DECIDE = """
@@ -139,15 +154,24 @@ class Scripts(NamedTuple):
     answers 1 if the era is still that of the decision, else 0.
 
     `reset` fills the buckets and begins another era. `ARGV` has the buckets' names and nothing else. It answers 1.
+
+    `lease` does what a `learnflow_core.limiter.leases.Request` asks for. Packed: 1 to take the costs or 0 to look, the
+    block, the share, and how many settlements, costs and buckets there are; for each bucket the interval, the capacity
+    and the longest debt; for each settlement what is left, and 1 if it is final; the costs. `ARGV[2]` is the id of the
+    lease to make, those that are settled follow, then the buckets' names. It answers, packed, the store's clock, the
+    era, the block, and for each bucket the instant at which it was full again before the costs; then a digit for each
+    settlement, whether the lease was known, and for each cost, whether it passes.
     """
 
     decide: Script
     refund: Script
     reset: Script
+    lease: Script
 
 
 SCRIPTS = Scripts(
     decide=Script(_READ + _DECIDE + _WRITE + _DECIDED),
     refund=Script(_READ + _REFUND + _WRITE + _DONE),
     reset=Script(_READ + _RESET + _WRITE + _DONE),
+    lease=Script(_READ + LEASE + _WRITE + LEASED),
 )
