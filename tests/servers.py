@@ -95,7 +95,17 @@ class Valkey:
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""
         words = [valkey_program(), "--port", str(self.port or 0), "--unixsocket", str(self.path), "--bind", "127.0.0.1"]
-        words += ["--dir", str(self.folder), "--save", "", "--appendonly", "no", *self.options]
+        words += [
+            "--protected-mode",
+            "no",
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            *self.options,
+        ]
         shell = ["sh", "-c", _SUPERVISED, "sh", *words]
         self._supervisor = subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._supervisor.stdout
@@ -145,3 +155,34 @@ class Valkey:
         except OSError:
             return False
         return reply == b"PONG" or (isinstance(reply, ErrorReply) and reply.code == "NOAUTH")
+
+
+class ValkeyCluster:
+    """Three servers that share the slots."""
+
+    def __init__(self, *options: str) -> None:
+        self.nodes = [Valkey("--cluster-enabled", "yes", *options, port=free_port()) for _ in range(3)]
+        bounds = [0, 5_461, 10_923, 16_384]
+        for node, first, end in zip(self.nodes, bounds, bounds[1:], strict=False):
+            assert node.call("CLUSTER", "ADDSLOTS", *map(str, range(first, end))) == b"OK"
+            assert self.nodes[0].call("CLUSTER", "MEET", "127.0.0.1", str(node.port)) == b"OK"
+        eventually(self._is_whole)
+
+    @property
+    def url(self) -> str:
+        return "valkey+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_whole(self) -> bool:
+        return all(b"cluster_state:ok" in node.call("CLUSTER", "INFO") for node in self.nodes)

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, Final, TypeVar
 
 from learnflow_core.limiter import Decision, Quota
-from storage_backends.valkey import AsyncValkeyLimiter, ValkeyLimiter
+from storage_backends.valkey import AsyncValkeyLimiter, Counts, ValkeyLimiter
 from storage_backends.valkey.calls import TICK_NS, Calls
 from storage_backends.valkey.scripts import SCRIPTS, Script, Scripts
 from tests.limiting import Clock, Implementation
@@ -40,61 +40,65 @@ def _held(script: Script) -> Script:
 HELD = Scripts(*map(_held, SCRIPTS))
 
 
-class HeldLimiter:
+class Client:
+    """Either client as one that answers at once: `call` calls its methods and gives what they come to."""
+
+    def __init__(self, limiter: Any, call: Callable[..., Any]) -> None:
+        self.limiter = limiter
+        self._call = call
+
+    @property
+    def counts(self) -> Counts:
+        counts: Counts = self.limiter.counts
+        return counts
+
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Any:
+        return self._call(self.limiter.hit, key, quotas, cost)
+
+    def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Any:
+        return self._call(self.limiter.hit_many, keys, quotas, cost)
+
+    def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Any:
+        return self._call(self.limiter.peek, key, quotas, cost)
+
+    def refund(self, decision: Decision) -> Any:
+        return self._call(self.limiter.refund, decision)
+
+    def reset(self, key: str, quotas: Sequence[Quota]) -> Any:
+        return self._call(self.limiter.reset, key, quotas)
+
+
+class HeldLimiter(Client):
     """A limiter of keys that no other has, whose store tells the time that `clock` shows.
 
-    `limiter` is a new one that uses the connections of another; `call` calls its methods and gives what they come to.
+    `limiter` is a new one that uses the connections of another.
     """
 
     def __init__(self, server: Valkey, clock: Clock, limiter: Any, call: Callable[..., Any]) -> None:
+        super().__init__(limiter, self._at_its_time)
         self.clock = clock
         self._prefix = f"{next(_numbers):08}:"
         self._server = server
         self._told: int | None = None
-        self._limiter = limiter
-        self._call = call
+        self._in_time = call
         limiter._store.calls = limiter._calls = Calls(self._prefix)
         limiter._calls.scripts = HELD
-
-    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Any:
-        return self._at_its_time(self._limiter.hit, key, quotas, cost)
-
-    def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Any:
-        return self._at_its_time(self._limiter.hit_many, keys, quotas, cost)
-
-    def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Any:
-        return self._at_its_time(self._limiter.peek, key, quotas, cost)
-
-    def refund(self, decision: Decision) -> Any:
-        return self._at_its_time(self._limiter.refund, decision)
-
-    def reset(self, key: str, quotas: Sequence[Quota]) -> Any:
-        return self._at_its_time(self._limiter.reset, key, quotas)
 
     def _at_its_time(self, method: Callable[..., Any], *args: object) -> Any:
         assert self.clock.now % TICK_NS == 0, "the clock stands at whole ticks"
         if self._told != self.clock.now:
             self._told = self.clock.now
             self._server.call("SET", f"clock {self._prefix}", str(self.clock.now // TICK_NS))
-        return self._call(method, *args)
+        return self._in_time(method, *args)
+
+
+def at_once(method: Callable[..., T], *args: object) -> T:
+    return method(*args)
 
 
 @contextmanager
-def held_limiters(server: Valkey) -> Iterator[Implementation]:
-    """Limiters for threads."""
-    with ValkeyLimiter(server.url, budget_ns=PATIENT_NS) as first:
-
-        def make(clock: Clock) -> HeldLimiter:
-            limiter = ValkeyLimiter(server.url, budget_ns=PATIENT_NS)
-            limiter._servers = first._servers
-            return HeldLimiter(server, clock, limiter, lambda method, *args: method(*args))
-
-        yield Implementation(make, TICK_NS)
-
-
-@contextmanager
-def held_asyncio_limiters(server: Valkey) -> Iterator[Implementation]:
-    """Limiters for an event loop, which runs in a thread of its own: a test may have one too."""
+def looping() -> Iterator[Callable[..., Any]]:
+    """Calls what is to be awaited in an event loop, which runs in a thread of its own: a test may have one too."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -105,16 +109,54 @@ def held_asyncio_limiters(server: Valkey) -> Iterator[Implementation]:
     def call(method: Callable[..., Awaitable[T]], *args: object) -> T:
         return asyncio.run_coroutine_threadsafe(answer(method, *args), loop).result(PATIENT_NS / 1e9)
 
-    first = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
-    call(first.peek, "key", (Quota.per_minute(1),))
+    try:
+        yield call
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
-    def make(clock: Clock) -> HeldLimiter:
-        limiter = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
-        limiter._loop, limiter._nodes = first._loop, first._nodes
-        return HeldLimiter(server, clock, limiter, call)
 
-    yield Implementation(make, TICK_NS)
-    asyncio.run_coroutine_threadsafe(first.aclose(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+CLIENTS = ["blocking", "asyncio"]
+
+
+@contextmanager
+def open_client(kind: str, url: str, **options: Any) -> Iterator[Client]:
+    """One of the two clients."""
+    if kind == "blocking":
+        with ValkeyLimiter(url, **options) as limiter:
+            yield Client(limiter, at_once)
+        return
+    with looping() as call:
+        far = AsyncValkeyLimiter(url, **options)
+        yield Client(far, call)
+        call(far.aclose)
+
+
+@contextmanager
+def held_limiters(server: Valkey) -> Iterator[Implementation]:
+    """Limiters for threads."""
+    with ValkeyLimiter(server.url, budget_ns=PATIENT_NS) as first:
+
+        def make(clock: Clock) -> HeldLimiter:
+            limiter = ValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+            limiter._servers = first._servers
+            return HeldLimiter(server, clock, limiter, at_once)
+
+        yield Implementation(make, TICK_NS)
+
+
+@contextmanager
+def held_asyncio_limiters(server: Valkey) -> Iterator[Implementation]:
+    """Limiters for an event loop."""
+    with looping() as call:
+        first = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+        call(first.peek, "key", (Quota.per_minute(1),))
+
+        def make(clock: Clock) -> HeldLimiter:
+            limiter = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+            limiter._loop, limiter._nodes = first._loop, first._nodes
+            return HeldLimiter(server, clock, limiter, call)
+
+        yield Implementation(make, TICK_NS)
+        call(first.aclose)

@@ -111,8 +111,7 @@ class AsyncValkeyLimiter:
         self._closed = True
         nodes, self._nodes, self._loop = self._nodes, None, None
         if nodes is not None:
-            nodes.close()
-            await asyncio.sleep(0)  # the connections are closed in the loop's next turn
+            await nodes.close()
 
     async def __aenter__(self) -> Self:
         return self

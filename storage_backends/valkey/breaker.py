@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-PATIENCE_NS = 75_000_000
-"""A failure opens the breaker when nothing has succeeded for as long as this: three budgets of 25 ms."""
+PATIENCE = 3
+"""A failure opens the breaker when nothing has succeeded for so many budgets."""
 
 PAUSE_NS = 1_000_000_000
 """How long an open breaker rests between two probes."""
@@ -12,14 +12,15 @@ PAUSE_NS = 1_000_000_000
 class Breaker:
     """Closed, everyone may ask. Open, one caller a second may, the probe, and whatever succeeds closes it.
 
-    It opens at a failure when the last success is `PATIENCE_NS` ago or more, so that one late answer among many is
+    It opens at a failure when the last success is `PATIENCE` budgets ago or more, so that one late answer among many is
     no outage. A probe that never reports, as one that was cancelled, does not hold up the next. Instants are whole
     nanoseconds of one monotonic clock.
     """
 
-    __slots__ = ("_next_probe", "_succeeded", "is_open")
+    __slots__ = ("_next_probe", "_patience_ns", "_succeeded", "is_open")
 
-    def __init__(self) -> None:
+    def __init__(self, budget_ns: int) -> None:
+        self._patience_ns = PATIENCE * budget_ns
         self.is_open = False
         self._next_probe = 0
         self._succeeded: int | None = None
@@ -38,12 +39,11 @@ class Breaker:
         self._succeeded = now
         self.is_open = False
 
-    def failed(self, now: int) -> bool:
-        """The store answered too late, with an error, or not at all; whether the breaker is open now."""
-        if self._succeeded is None or now - self._succeeded >= PATIENCE_NS:
+    def failed(self, now: int) -> None:
+        """The store answered too late, with an error, or not at all."""
+        if self._succeeded is None or now - self._succeeded >= self._patience_ns:
             self.is_open = True
             self._next_probe = max(self._next_probe, now + PAUSE_NS)
-        return self.is_open
 
     def rest(self, now: int) -> int:
         """How long until the store is asked again, at least one nanosecond."""

@@ -46,13 +46,14 @@ class Redirection:
 
 
 class SlotMap:
-    """The server of every slot, as far as it is known."""
+    """The server of every slot, as far as it is known; `is_learnt` once a server has told of all of them."""
 
-    __slots__ = ("_next_refresh", "owners", "seeds")
+    __slots__ = ("_next_refresh", "is_learnt", "owners", "seeds")
 
     def __init__(self, seeds: Sequence[Address]) -> None:
         self.seeds = list(seeds)
         self.owners: list[Address | None] = [None] * SLOTS
+        self.is_learnt = False
         self._next_refresh = 0
 
     def is_refresh_due(self, now: int) -> bool:
@@ -78,6 +79,7 @@ class SlotMap:
         except (TypeError, ValueError, AttributeError):
             raise ProtocolError("no map of slots") from None
         self.owners = owners
+        self.is_learnt = True
 
 
 class Command:

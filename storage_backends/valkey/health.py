@@ -37,8 +37,8 @@ class Health:
 
     __slots__ = ("_counts", "_failed", "_name", "_policy", "_since", "breaker")
 
-    def __init__(self, name: str, policy: str, counts: Counts) -> None:
-        self.breaker = Breaker()
+    def __init__(self, name: str, policy: str, counts: Counts, budget_ns: int) -> None:
+        self.breaker = Breaker(budget_ns)
         self._name = name
         self._policy = policy
         self._counts = counts

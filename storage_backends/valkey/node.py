@@ -106,15 +106,17 @@ class Node:
             self._loop.call_soon(self._tick)
         self._loop.call_at(until, self._expire, asked)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Answer all that wait without the store, and let go of the connection."""
-        if self._connecting is not None:
-            self._connecting.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self._drop()
         self._settle(len(self._asked))
         self._asked.clear()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        await asyncio.sleep(0)  # a connection is closed in the loop's next turn
 
     def descriptor(self) -> int:
         """The number of the file of the connection's socket, or -1."""

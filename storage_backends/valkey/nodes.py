@@ -65,10 +65,10 @@ class Nodes:
             node.ask(NOBODY, Learn(self._map, node.address), "")
         return True
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Answer all that wait without the store, and let go of the connections."""
         for node in self._nodes.values():
-            node.close()
+            await node.close()
 
     def descriptors(self) -> list[int]:
         """The numbers of the files of the connections' sockets."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from storage_backends.valkey.cluster import ASKING, Learn, Redirection, SlotMap
@@ -132,6 +133,8 @@ class Servers:
     def ask_many(self, questions: Sequence[tuple[Call, str]]) -> list[Any]:
         """The same for several, which are sent to each server together."""
         until = time.monotonic_ns() + self._store.budget_ns
+        if self._map is not None and not self._map.is_learnt:
+            self._learn(self._map, until)
         of_server: dict[Server, list[int]] = {}
         for index, (call, key) in enumerate(questions):
             of_server.setdefault(self._only or self._owner(call, key), []).append(index)
@@ -186,6 +189,13 @@ class Servers:
         server.health.failed(kind, time.monotonic_ns())
         return self._otherwise(server, call, key)
 
+    def _learn(self, slots: SlotMap, until: int) -> None:
+        """Ask for the map, since to be redirected call by call would take too long. Failures show with the calls."""
+        server = self._seed(slots)
+        learn = Learn(slots, server.address)
+        with suppress(UnansweredError):
+            server.exchange(learn.request(""), [(learn, "")], until)
+
     def _remedy(
         self, server: Server, call: Call, key: str, error: ErrorReply
     ) -> tuple[Server, bytes, list[Question]] | None:
@@ -220,8 +230,9 @@ class Servers:
         """The server that is known to have the key or, when none is, a seed that answers."""
         known = cast("SlotMap", self._map)
         address = known.owners[call.slot(key)]
-        if address is not None:
-            return self._server(address)
+        return self._seed(known) if address is None else self._server(address)
+
+    def _seed(self, known: SlotMap) -> Server:
         seeds = [self._server(seed) for seed in known.seeds]
         return next((server for server in seeds if not server.health.breaker.is_open), seeds[0])
 

@@ -45,7 +45,7 @@ class Store:
 
     def health(self, address: Address) -> Health:
         """The health of one server, about which nothing is known yet."""
-        return Health(f"the limiter's store at {address}", self._fallback.policy, self.counts)
+        return Health(f"the limiter's store at {address}", self._fallback.policy, self.counts, self.budget_ns)
 
     def otherwise(self, call: Call | Command, key: str, rest_ns: int) -> object:
         """What is answered without the store, which is asked again in `rest_ns`: None where that cannot be."""
