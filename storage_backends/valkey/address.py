@@ -136,6 +136,8 @@ def _context(options: dict[str, str]) -> ssl.SSLContext:
     import ssl  # noqa: PLC0415 - costs 10 ms, and only encrypted connections need it
 
     ca_file, cert_file, key_file = (options.pop(name, None) for name in _FILES)
+    if key_file and not cert_file:
+        raise ValueError("the store's URL has a key_file without a cert_file")
     context = ssl.create_default_context(cafile=ca_file)
     if cert_file:
         context.load_cert_chain(cert_file, key_file)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from learnflow_core.limiter.decision import Decision, PlainDecision, QuotaState, Refund
-from learnflow_core.limiter.memory import MemoryLimiter
-from learnflow_core.limiter.quota import Quota
+from learnflow_core.limiter import Decision, MemoryLimiter, Quota, QuotaState, Refund
+from learnflow_core.limiter.decision import PlainDecision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
