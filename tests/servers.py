@@ -10,9 +10,12 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,3 +189,67 @@ class ValkeyCluster:
 
     def _is_whole(self) -> bool:
         return all(b"cluster_state:ok" in node.call("CLUSTER", "INFO") for node in self.nodes)
+
+
+class Proxy:
+    """Stands between clients on a port of 127.0.0.1 and a server, and does to its replies what a bad network does.
+
+    `delay_s` holds each piece up; `replies` is what becomes of it, None to close the connection. With `tls` clients
+    speak that to it.
+    """
+
+    def __init__(self, server: Valkey, tls: ssl.SSLContext | None = None) -> None:
+        self.delay_s = 0.0
+        self.replies: Callable[[bytes], bytes | None] = lambda data: data
+        self.connections = 0
+        self._server = server
+        self._tls = tls
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=self._listener.accept()[:1], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        self.connections += 1
+        with suppress(OSError):
+            near = self._tls.wrap_socket(client, server_side=True) if self._tls else client
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(str(self._server.path))
+            self._open += [near, far]
+            threading.Thread(target=self._back, args=(far, near), daemon=True).start()
+            while data := near.recv(65_536):
+                far.sendall(data)
+            far.close()
+
+    def _back(self, far: socket.socket, near: socket.socket) -> None:
+        with suppress(OSError):
+            while data := far.recv(65_536):
+                time.sleep(self.delay_s)
+                changed = self.replies(data)
+                if changed is None:
+                    break
+                near.sendall(changed)
+            near.shutdown(socket.SHUT_RDWR)
+            near.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        for one in self._open:
+            one.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

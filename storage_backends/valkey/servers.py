@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from storage_backends.valkey.cluster import ASKING, Learn, Redirection, SlotMap
-from storage_backends.valkey.connection import Connection, Opener
+from storage_backends.valkey.connection import Connection
 from storage_backends.valkey.greeting import Greeting, UnwelcomeError, kind_of
+from storage_backends.valkey.opening import Opener
 from storage_backends.valkey.resp import ErrorReply, ProtocolError
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ class Server:
     def __init__(self, store: Store, address: Address) -> None:
         self.address = address
         self.health = store.health(address)
-        self._budget_ns = store.budget_ns
         self._greeting = Greeting(store.location)
         self._opener = Opener(address, store.location)
         self._idle: list[Connection] = []
@@ -65,7 +65,6 @@ class Server:
                 self._let_go()  # those that rest are unlikely to fare better
                 raise UnansweredError(failure, was_connected=True) from failure
             raise
-        connection.used_at = time.monotonic_ns()
         self._give_back(connection)
         return answers
 
@@ -87,7 +86,7 @@ class Server:
                 connection = self._idle.pop()
             except IndexError:  # another thread was quicker
                 break
-            if connection.is_usable(until - self._budget_ns):
+            if connection.is_usable():
                 return connection
             self._discard(connection)
         connection = Connection(self._opener.open(until), self._greeting, until)
