@@ -104,7 +104,7 @@ class Node:
         if not self._ticking:
             self._ticking = True
             self._loop.call_soon(self._tick)
-        self._loop.call_at(until, self._expire, asked)
+        self._loop.call_at(until, self._loop.call_soon, self._loop.call_soon, self._expire, asked)
 
     async def close(self) -> None:
         """Answer all that wait without the store, and let go of the connection."""
@@ -255,23 +255,28 @@ class Node:
             self._timer = self._loop.call_at(self._due[0][0], self._time_is_up)
 
     def _time_is_up(self) -> None:
-        # Two turns of the loop later: where the loop was held up, the answers may be there and only wait to be read.
-        self._loop.call_soon(self._loop.call_soon, self._overdue)
-
-    def _overdue(self) -> None:
-        """Answer those whose budget is over without the store."""
+        """See who is late, and give them two turns of the loop more: where it was held up, the answers may be there and
+        only wait to be read."""
         self._timer = None
-        now, late = self._loop.time(), 0
-        while self._due and (self._due[0][0] <= now or self._due[0][1] <= self._answered):
-            late = self._due.popleft()[1] - self._answered
-        if late > 0 and self._wire is None:
-            self._fail("timeout", late)
-        elif late > 0:
-            self._note("timeout", late)
-            self._settle(late)
-            if self.health.breaker.is_open:
-                self._lose("timeout")
+        now, end = self._loop.time(), 0
+        while self._due and self._due[0][0] <= now:
+            end = self._due.popleft()[1]
+        if end > self._answered:
+            self._loop.call_soon(self._loop.call_soon, self._overdue, end)
         self._set_timer()
+
+    def _overdue(self, end: int) -> None:
+        """Answer those before this position without the store: their budget is over."""
+        late = end - self._answered
+        if late <= 0:
+            return
+        if self._wire is None:
+            self._fail("timeout", late)
+            return
+        self._note("timeout", late)
+        self._settle(late)
+        if self.health.breaker.is_open:
+            self._lose("timeout")
 
     def _expire(self, asked: Asked) -> None:
         """The time of a call that was asked again is up."""
