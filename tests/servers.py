@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from random import randrange
 from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any, Self
@@ -56,12 +57,18 @@ def _executable(program: Path) -> str:
     return str(copy)
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, nor on the one of a cluster's bus, which is 10,000 above."""
+    return next(
+        port for port in iter(lambda: randrange(20_000, 32_000), None) if all(map(_is_free, (port, port + 10_000)))
+    )
 
 
 def eventually(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
@@ -85,7 +92,11 @@ class Valkey:
         self.options = list(options)
         self._supervisor: subprocess.Popen[str] | None = None
         self.pid = 0
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -131,14 +142,24 @@ class Valkey:
 
     def call(self, *words: str) -> Any:
         """What the server answers to a command."""
+        return self._answers_to([words])
+
+    def call_as(self, password: str, *words: str) -> Any:
+        """The same for one with a password."""
+        return self._answers_to([("AUTH", password), words])
+
+    def _answers_to(self, commands: list[tuple[str, ...]]) -> Any:
+        """What it answers to the last of some commands on a connection of their own."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE_S)
             connection.connect(str(self.path))
-            connection.sendall(command(*words))
-            data = connection.recv(65_536)
-            while (found := parse(data)) is None:
-                data += connection.recv(65_536)
-            return found[0]
+            connection.sendall(b"".join(command(*words) for words in commands))
+            data, at, answer = b"", 0, None
+            for _ in commands:
+                while (found := parse(data, at) if data else None) is None:
+                    data += connection.recv(65_536)
+                answer, at = found
+            return answer
 
     def close(self) -> None:
         self.kill()
@@ -165,6 +186,13 @@ class ValkeyCluster:
 
     def __init__(self, *options: str) -> None:
         self.nodes = [Valkey("--cluster-enabled", "yes", *options, port=free_port()) for _ in range(3)]
+        try:
+            self._share_out()
+        except BaseException:
+            self.close()
+            raise
+
+    def _share_out(self) -> None:
         bounds = [0, 5_461, 10_923, 16_384]
         for node, first, end in zip(self.nodes, bounds, bounds[1:], strict=False):
             assert node.call("CLUSTER", "ADDSLOTS", *map(str, range(first, end))) == b"OK"

@@ -129,8 +129,10 @@ def open_client(kind: str, url: str, **options: Any) -> Iterator[Client]:
         return
     with looping() as call:
         far = AsyncValkeyLimiter(url, **options)
-        yield Client(far, call)
-        call(far.aclose)
+        try:
+            yield Client(far, call)
+        finally:
+            call(far.aclose)
 
 
 @contextmanager
