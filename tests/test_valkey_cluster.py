@@ -7,6 +7,7 @@ import time
 from binascii import crc_hqx
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 import pytest
@@ -226,12 +227,12 @@ def test_while_one_server_is_away_the_others_decide_and_it_decides_again_when_it
             return {decision.fallback for decision in client.hit_many(keys, PLAN)} == set(fallbacks)
 
         for client in clients:
-            eventually(lambda client=client: decide(client, None))
+            eventually(partial(decide, client, None))
         cluster.nodes[1].kill()
         for client in clients:
-            eventually(lambda client=client: decide(client, None, "closed"))
+            eventually(partial(decide, client, None, "closed"))
             lasting = [decision.key for decision in client.hit_many(keys, PLAN) if decision.fallback is None]
             assert 20 < len(lasting) < 60
         cluster.nodes[1].start()
         for client in clients:
-            eventually(lambda client=client: decide(client, None))
+            eventually(partial(decide, client, None))
