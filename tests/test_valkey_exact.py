@@ -151,6 +151,16 @@ def test_a_caller_who_owes_nothing_is_forgotten_in_the_next_millisecond() -> Non
         assert time.time_ns() >= max(decision.full_at_ns)
 
 
+def test_a_reset_caller_is_remembered_for_as_long_as_a_refund_could_have_returned_anything(valkey: Valkey) -> None:
+    with ValkeyLimiter(valkey.url, budget_ns=PATIENT_NS, prefix="reset:") as limiter:
+        decision = limiter.hit("key", MINUTE_AND_DAY, 100)
+        limiter.reset("key", MINUTE_AND_DAY)
+        assert valkey.call("STRLEN", "reset:key") == 8
+        assert valkey.call("PTTL", "reset:key") > 100 * 3_456 - 10_000
+        assert limiter.hit("key", MINUTE_AND_DAY, 300).allowed
+        assert not limiter.refund(decision)
+
+
 def test_a_shorter_quota_asked_for_alone_does_not_shorten_the_life_of_the_longer(valkey: Valkey) -> None:
     short, day = Quota("short", 10, SECOND // 100), Quota.per_day(10)
     with ValkeyLimiter(valkey.url, budget_ns=PATIENT_NS) as limiter:

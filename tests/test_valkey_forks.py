@@ -38,46 +38,52 @@ PROGRAMS = {
     "blocking": """
 limiter = ValkeyLimiter(sys.argv[1], **options)
 already = sockets()
-limiter.hit("key", plan)
+decision = limiter.hit("key", plan)
 own = sockets() - already
 child = os.fork()
 signal.alarm(30)
 shares = bool(own & sockets())
 fine = good([limiter.hit("key", plan) for _ in range(100)])
+refunds = [bool(limiter.refund(made)) for made in (decision, limiter.hit("key", plan), decision)]
 """,
     "asyncio": """
 limiter = AsyncValkeyLimiter(sys.argv[1], **options)
 
-async def hits():
-    return good([await limiter.hit("key", plan) for _ in range(100)])
+async def hits(decision):
+    fine = good([await limiter.hit("key", plan) for _ in range(100)])
+    made = (decision, await limiter.hit("key", plan), decision)
+    return fine, [bool(await limiter.refund(one)) for one in made]
 
 async def main():
     already = sockets()
-    await limiter.hit("key", plan)
+    decision = await limiter.hit("key", plan)
     own = sockets() - already
     child = os.fork()
     signal.alarm(30)
     shares = bool(own & sockets())
-    fine = asyncio.run(hits()) if child == 0 else await hits()
-    return own, child, shares, fine
+    fine, refunds = asyncio.run(hits(decision)) if child == 0 else await hits(decision)
+    return own, child, shares, fine, refunds
 
-own, child, shares, fine = asyncio.run(main())
+own, child, shares, fine, refunds = asyncio.run(main())
 """,
 }
 VERDICT = """
 if child == 0:
-    os._exit(0 if fine and not shares else 1)
-print(len(own), shares, fine, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    os._exit(0 if fine and not shares and refunds == [False, True, False] else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(len(own), shares, fine, refunds == [True, True, False], status, flush=True)
 os._exit(0)
 """
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_parent_and_child_have_connections_of_their_own_and_share_the_buckets(kind: str, valkey: Valkey) -> None:
+def test_parent_and_child_have_connections_of_their_own_share_the_buckets_and_refund_each_decision_once(
+    kind: str, valkey: Valkey
+) -> None:
     prefix = f"forks {kind}:"
     program = SHARED + PROGRAMS[kind] + VERDICT
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, valkey.url, prefix]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
-    assert run.stdout.split() == ["1", "True", "True", "0"], run.stderr
+    assert run.stdout.split() == ["1", "True", "True", "True", "0"], run.stderr
     with ValkeyLimiter(valkey.url, prefix=prefix, budget_ns=PATIENT_NS) as limiter:
-        assert limiter.peek("key", (Quota.per_day(1_000),)).remaining == 1_000 - 201
+        assert limiter.peek("key", (Quota.per_day(1_000),)).remaining == 1_000 - 200

@@ -144,7 +144,7 @@ class AsyncValkeyLimiter:
         number is given to another file, which closes the child's copy of the socket, and nothing else.
         """
         nodes, self._nodes, self._loop = self._nodes, None, None
-        self._store.renew_lock()
+        self._store.begin_anew()
         if nodes is not None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for number in nodes.descriptors():

@@ -105,7 +105,7 @@ class ValkeyLimiter:
 
     def abandon_connections(self) -> None:
         """In the child of a fork: leave the parent's connections to the parent, and begin anew."""
-        self._store.renew_lock()
+        self._store.begin_anew()
         self._servers.abandon()
 
     def _ask(self, call: Call, key: str) -> Any:

@@ -265,6 +265,12 @@ class Calls:
         return call
 
     def _plan(self, quotas: Sequence[Quota]) -> _Plan:
+    def disown(self) -> None:
+        """Make decisions under another receipt from now on: those made so far are no longer refunded here."""
+        self.own = object()
+        self._plans.clear()
+        self._plans_by_value.clear()
+
         given = tuple(quotas)
         plan = self._plans_by_value.get(given)
         if plan is None:

@@ -79,6 +79,8 @@ class Store:
             return self.calls.refund(decision)
         return Refund(own)
 
-    def renew_lock(self) -> None:
-        """Another thread of the parent may have held the lock at the fork."""
+    def begin_anew(self) -> None:
+        """In the child of a fork: another thread of the parent may have held the lock, and what was decided before the
+        fork is the parent's to refund."""
         self._lock = threading.Lock()
+        self.calls.disown()
