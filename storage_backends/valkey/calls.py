@@ -223,8 +223,8 @@ class Calls:
 
     def hit(self, key: str, quotas: Sequence[Quota], cost: int) -> DecideCall:
         """Take. Raises TypeError and ValueError for nonsense, as `Limiter` says."""
-        plan = self._plans.get(id(quotas))
-        if plan is not None and plan.given is quotas and type(cost) is int and type(key) is str:
+        plan = self._plans.get(id(quotas))  # the plan holds on to its tuple, so that no other can have its identity
+        if plan is not None and type(cost) is int and type(key) is str:
             call = plan.hits.get(cost)
             if call is not None:
                 return call
@@ -279,7 +279,6 @@ class Calls:
                 self._plans_by_value.clear()
             self._plans_by_value[given] = plan
         if given is quotas:
-            # Found by identity from now on; the plan holds on to the tuple, so that no other can have its identity.
             if len(self._plans) >= _REMEMBERED:
                 self._plans.clear()
             if plan.given is not given:
