@@ -105,7 +105,7 @@ def test_the_map_is_asked_for_once_a_second_at_most() -> None:
 
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_keys_of_all_slots_are_asked_for_where_they_are(kind: str, cluster: ValkeyCluster) -> None:
-    keys = ["", "\0", "\udc80", "{a}\ud800", *(f"key {number}" for number in range(496))]
+    keys = ["", "\0", "\udc80", "{z}\ud800", *(f"key {number}" for number in range(496))]
     with open_client(kind, cluster.url, budget_ns=PATIENT_NS, prefix=f"{kind}:") as client:
         for number, key in enumerate(keys):
             assert client.hit(key, PLAN, number + 1).fallback is None
