@@ -253,6 +253,12 @@ class Calls:
         check(key, quotas, 1)
         return ResetCall(self._prefix, self.scripts.reset, self._plan(quotas).quotas)
 
+    def disown(self) -> None:
+        """Make decisions under another receipt from now on: those made so far are no longer refunded here."""
+        self.own = object()
+        self._plans.clear()
+        self._plans_by_value.clear()
+
     def _prepared(self, quotas: Sequence[Quota], cost: int, *, take: bool) -> DecideCall:
         plan = self._plan(quotas)
         calls = plan.hits if take else plan.peeks
@@ -265,12 +271,6 @@ class Calls:
         return call
 
     def _plan(self, quotas: Sequence[Quota]) -> _Plan:
-    def disown(self) -> None:
-        """Make decisions under another receipt from now on: those made so far are no longer refunded here."""
-        self.own = object()
-        self._plans.clear()
-        self._plans_by_value.clear()
-
         given = tuple(quotas)
         plan = self._plans_by_value.get(given)
         if plan is None:
