@@ -222,14 +222,15 @@ class ValkeyCluster:
 class Proxy:
     """Stands between clients on a port of 127.0.0.1 and a server, and does to its replies what a bad network does.
 
-    `delay_s` holds each piece up; `replies` is what becomes of it, None to close the connection. With `tls` clients
-    speak that to it.
+    `delay_s` holds each piece up; `replies` is what becomes of it, None to close the connection. `freeze` silences the
+    connections that there are, and no others. With `tls` clients speak that to it.
     """
 
     def __init__(self, server: Valkey, tls: ssl.SSLContext | None = None) -> None:
         self.delay_s = 0.0
         self.replies: Callable[[bytes], bytes | None] = lambda data: data
         self.connections = 0
+        self._frozen = 0
         self._server = server
         self._tls = tls
         self._open: list[socket.socket] = []
@@ -241,6 +242,9 @@ class Proxy:
     def url(self) -> str:
         return f"valkey://127.0.0.1:{self.port}"
 
+    def freeze(self) -> None:
+        self._frozen = self.connections
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -248,20 +252,23 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         self.connections += 1
+        number = self.connections
         with suppress(OSError):
             near = self._tls.wrap_socket(client, server_side=True) if self._tls else client
             far = socket.socket(socket.AF_UNIX)
             far.connect(str(self._server.path))
             self._open += [near, far]
-            threading.Thread(target=self._back, args=(far, near), daemon=True).start()
+            threading.Thread(target=self._back, args=(far, near, number), daemon=True).start()
             while data := near.recv(65_536):
                 far.sendall(data)
             far.close()
 
-    def _back(self, far: socket.socket, near: socket.socket) -> None:
+    def _back(self, far: socket.socket, near: socket.socket, number: int) -> None:
         with suppress(OSError):
             while data := far.recv(65_536):
                 time.sleep(self.delay_s)
+                if number <= self._frozen:
+                    continue
                 changed = self.replies(data)
                 if changed is None:
                     break

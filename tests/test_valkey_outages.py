@@ -156,6 +156,30 @@ def test_a_server_that_takes_a_second_for_everything_is_not_waited_for(kind: str
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
+def test_a_connection_that_has_gone_silent_for_ever_is_replaced(kind: str, server: Valkey) -> None:
+    with Proxy(server) as proxy, open_client(kind, proxy.url, fallback="open") as client, load(client) as seen:
+        eventually(lambda: decides(seen, None))
+        proxy.freeze()
+        eventually(lambda: "open" in {one.fallback for one in seen})
+        eventually(lambda: decides(seen, None), BACK_S)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_server_that_never_learns_the_script_is_asked_a_few_times(kind: str, server: Valkey) -> None:
+    with Proxy(server) as proxy, open_client(kind, proxy.url, fallback="open", budget_ns=PATIENT_NS) as client:
+        client.hit("key", PLAN)
+        asked = []
+
+        def forgetful(data: bytes) -> bytes:
+            asked.append(data)
+            return b"-NOSCRIPT No matching script.\r\n"
+
+        proxy.replies = forgetful
+        assert client.hit("key", PLAN).fallback == "open"
+        assert len(asked) <= 6
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_an_answer_that_comes_late_is_taken_for_no_other_call(kind: str, server: Valkey) -> None:
     plan = (Quota.per_day(1_000),)
     with Proxy(server) as proxy, open_client(kind, proxy.url, fallback="open") as client:

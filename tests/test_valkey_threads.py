@@ -136,7 +136,7 @@ def test_many_keys_are_sent_together_and_answered_in_their_order(server: Valkey)
 
 def test_answers_may_come_byte_by_byte(server: Valkey) -> None:
     class Trickling(Proxy):
-        def _back(self, far: socket.socket, near: socket.socket) -> None:
+        def _back(self, far: socket.socket, near: socket.socket, number: int) -> None:
             while byte := far.recv(1):
                 near.sendall(byte)
 

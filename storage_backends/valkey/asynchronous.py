@@ -148,7 +148,7 @@ class AsyncValkeyLimiter:
         if nodes is not None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for number in nodes.descriptors():
-                os.dup2(nowhere, number)
+                os.dup2(nowhere, number, inheritable=False)
             os.close(nowhere)
 
 
