@@ -15,6 +15,7 @@ import pytest
 from learnflow_core.limiter import Decision, Quota
 from storage_backends.valkey import ValkeyLimiter
 from storage_backends.valkey.address import locate
+from storage_backends.valkey.connection import LOOKS, Connection
 from storage_backends.valkey.opening import Opener
 from storage_backends.valkey.servers import IDLE
 from tests.servers import Proxy, Valkey, eventually
@@ -194,3 +195,37 @@ def test_a_decision_of_another_limiter_is_refunded_by_none(server: Valkey) -> No
         made: list[Decision] = [decision, one.peek("key", PLAN), one.hit("key", ())]
         assert [bool(other.refund(one_made)) for one_made in made] == [False] * 3
         assert [bool(one.refund(one_made)) for one_made in made] == [True, False, True]
+
+
+class Poll:
+    """Says how often it is asked, and that there is nothing until so many looks later."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.after = 0
+
+    def poll(self, _: float) -> list[int]:
+        self.asked += 1
+        return [1] if self.asked > self.after else []
+
+
+def test_a_thread_looks_for_its_answer_and_sleeps_for_a_server_that_is_far() -> None:
+    connection: Any = object.__new__(Connection)
+    connection._rests, connection._next_rests, connection._poll = 0, 1, Poll()
+
+    def looks(after: int) -> int:
+        poll = connection._poll = Poll()
+        poll.after = after
+        connection._look()
+        return poll.asked
+
+    assert [looks(3) for _ in range(3)] == [4, 4, 4]
+    far = [looks(10**9) for _ in range(1_000)]
+    missed = [number for number, asked in enumerate(far) if asked]
+    assert missed[:5] == [0, 2, 5, 10, 19]
+    assert {far[number] for number in missed} == {LOOKS}
+    assert len(missed) < 20
+    while not looks(3):
+        pass
+    assert looks(10**9) == LOOKS
+    assert [looks(3) for _ in range(3)] == [0, 4, 4]

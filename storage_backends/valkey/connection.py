@@ -26,8 +26,9 @@ A server on the same machine answers sooner, and to fall asleep and be woken tak
 a decision, measured, against 28 by looking, which costs no more CPU. Between two looks others may run.
 """
 
-RESTS: Final = 100
-"""For so many answers nobody looks after one that did not come in that time, as from a server that is far."""
+RESTS: Final = 128
+"""After an answer that did not come in that time nobody looks for the next one, then two, four, up to so many: a server
+that is far is soon slept for, and one that was late once is not."""
 
 _CHUNK: Final = 16_384
 _yield = getattr(os, "sched_yield", lambda: None)
@@ -40,7 +41,7 @@ class Connection:
     them), ProtocolError and, when connecting, UnwelcomeError.
     """
 
-    __slots__ = ("_not_now", "_poll", "_rests", "_socket")
+    __slots__ = ("_next_rests", "_not_now", "_poll", "_rests", "_socket")
 
     def __init__(self, opened: socket.socket, greeting: Greeting, until: int) -> None:
         opened.setblocking(False)
@@ -49,6 +50,7 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(opened, select.POLLIN)
         self._rests = 0
+        self._next_rests = 1
         try:
             self._send(greeting.words, until)
             heard = self._more(until)
@@ -89,9 +91,11 @@ class Connection:
         look = self._poll.poll
         for _ in range(LOOKS):
             if look(0):
+                self._next_rests = 1
                 return
             _yield()
-        self._rests = RESTS
+        self._rests = self._next_rests
+        self._next_rests = min(2 * self._rests, RESTS)
 
     def _send(self, data: bytes, until: int) -> None:
         sent = 0
