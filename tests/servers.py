@@ -223,7 +223,7 @@ class Proxy:
     """Stands between clients on a port of 127.0.0.1 and a server, and does to its replies what a bad network does.
 
     `delay_s` holds each piece up; `replies` is what becomes of it, None to close the connection. `freeze` silences the
-    connections that there are, and no others. With `tls` clients speak that to it.
+    connections that there are, and no others; a change of `server` is for new ones. With `tls` clients speak that.
     """
 
     def __init__(self, server: Valkey, tls: ssl.SSLContext | None = None) -> None:
@@ -231,7 +231,7 @@ class Proxy:
         self.replies: Callable[[bytes], bytes | None] = lambda data: data
         self.connections = 0
         self._frozen = 0
-        self._server = server
+        self.server = server
         self._tls = tls
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -256,7 +256,7 @@ class Proxy:
         with suppress(OSError):
             near = self._tls.wrap_socket(client, server_side=True) if self._tls else client
             far = socket.socket(socket.AF_UNIX)
-            far.connect(str(self._server.path))
+            far.connect(str(self.server.path))
             self._open += [near, far]
             threading.Thread(target=self._back, args=(far, near, number), daemon=True).start()
             while data := near.recv(65_536):

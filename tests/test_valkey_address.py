@@ -110,6 +110,8 @@ def test_with_tls_certificates_and_names_are_verified(scheme: str) -> None:
         "unix://run/valkey.sock",
         "unix://",
         "unix:///run/x?db=",
+        "unix:///run/%00",
+        "valkey://a%00b",
         "unix:///run/x?ca_file=/x",
     ],
 )

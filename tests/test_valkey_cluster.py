@@ -68,7 +68,17 @@ def test_a_redirection_names_a_place(line: bytes, slot: int, address: Address, o
 
 
 @pytest.mark.parametrize(
-    "line", [b"MOVED", b"MOVED 1", b"MOVED x h:1", b"MOVED 16384 h:1", b"MOVED 1 h:x", b"ASK -1 h:1"]
+    "line",
+    [
+        b"MOVED",
+        b"MOVED 1",
+        b"MOVED x h:1",
+        b"MOVED 16384 h:1",
+        b"MOVED 1 h:x",
+        b"MOVED 1 h:0",
+        b"MOVED 1 h:65536",
+        b"ASK -1 h:1",
+    ],
 )
 def test_a_redirection_to_nowhere_is_garbage(line: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -85,7 +95,7 @@ def test_a_map_names_the_server_of_each_slot_and_nobody_for_the_rest() -> None:
 
 
 @pytest.mark.parametrize("reply", [None, 1, b"x", [1], [[0]], [[0, 1]], [[b"0", 1, [b"a", 1]]]], ids=repr)
-@pytest.mark.parametrize("bad", [[], [b"a"], [b"\xff", 1], [1, 1], [b"a", b"x"]], ids=repr)
+@pytest.mark.parametrize("bad", [[], [b"a"], [b"\xff", 1], [1, 1], [b"a", b"x"], [b"a", 0], [b"a", 65_536]], ids=repr)
 @pytest.mark.parametrize("span", [(1, 0), (0, SLOTS), (-1, 1)], ids=repr)
 def test_what_is_no_map_is_garbage_and_changes_nothing(reply: Any, bad: Any, span: tuple[int, int]) -> None:
     slots = SlotMap([ASKED])

@@ -165,6 +165,18 @@ def test_a_connection_that_has_gone_silent_for_ever_is_replaced(kind: str, serve
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
+def test_a_failover_behind_a_name_is_followed_though_the_old_server_still_answers(kind: str, server: Valkey) -> None:
+    with Valkey() as promoted, Proxy(server) as name, open_client(kind, name.url, fallback="open") as client:
+        with load(client) as seen:
+            eventually(lambda: decides(seen, None))
+            name.server = promoted
+            server.call("REPLICAOF", "127.0.0.1", "1")
+            eventually(lambda: decides(seen, None), BACK_S)
+        assert "READONLY" in client.counts.failures
+        assert promoted.call("DBSIZE") > 0
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_a_server_that_never_learns_the_script_is_asked_a_few_times(kind: str, server: Valkey) -> None:
     with Proxy(server) as proxy, open_client(kind, proxy.url, fallback="open", budget_ns=PATIENT_NS) as client:
         client.hit("key", PLAN)

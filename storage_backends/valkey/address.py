@@ -110,7 +110,7 @@ def _tcp(hosts: str, path: str, is_cluster: bool) -> tuple[list[Address], int]:
 
 
 def _unix(hosts: str, path: str, options: dict[str, str]) -> tuple[list[Address], int]:
-    if hosts or not path:
+    if hosts or not path or "%00" in path:
         raise ValueError("a socket's URL has three slashes and a path: unix:///run/valkey.sock")
     return [Address(unquote(path), None)], _database(options.pop("db", "0"))
 
@@ -121,7 +121,7 @@ def _address(text: str) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or "@" in text:
+    if not host or "@" in text or "%00" in text:
         raise ValueError("the store's URL needs a host, and a port from 1 to 65535 if any")
     return Address(unquote(host), DEFAULT_PORT if port is None else port)
 

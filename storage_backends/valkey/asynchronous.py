@@ -109,8 +109,8 @@ class AsyncValkeyLimiter:
     async def aclose(self) -> None:
         """Answer all that wait by the policy, and close the connections."""
         self._closed = True
-        nodes, self._nodes, self._loop = self._nodes, None, None
-        if nodes is not None:
+        nodes, loop, self._nodes, self._loop = self._nodes, self._loop, None, None
+        if nodes is not None and loop is asyncio.get_running_loop():
             await nodes.close()
 
     async def __aenter__(self) -> Self:

@@ -38,7 +38,7 @@ class Redirection:
         """Raises ProtocolError where the error names no place."""
         slot, _, place = error.rest.partition(" ")
         host, _, port = place.strip().rpartition(":")
-        if not (slot.isdecimal() and port.isdecimal() and int(slot) < SLOTS):
+        if not (slot.isdecimal() and port.isdecimal() and int(slot) < SLOTS and 0 < int(port) < 65_536):
             raise ProtocolError("a redirection to nowhere")
         self.once = error.code == "ASK"
         self.slot = int(slot)
@@ -72,9 +72,9 @@ class SlotMap:
         owners: list[Address | None] = [None] * SLOTS
         try:
             for first, last, (host, port, *_), *_ in reply:
-                if not 0 <= first <= last < SLOTS:
-                    raise ProtocolError("slots that there are not")
-                address = Address(host.decode() if host else asked.host, int(port))
+                if not (0 <= first <= last < SLOTS and 0 < port < 65_536):
+                    raise ProtocolError("slots or ports that there are not")
+                address = Address(host.decode() if host else asked.host, port)
                 owners[first : last + 1] = [address] * (last + 1 - first)
         except (TypeError, ValueError, AttributeError):
             raise ProtocolError("no map of slots") from None

@@ -41,7 +41,7 @@ class Connection:
     them), ProtocolError and, when connecting, UnwelcomeError.
     """
 
-    __slots__ = ("_next_rests", "_not_now", "_poll", "_rests", "_socket")
+    __slots__ = ("__weakref__", "_next_rests", "_not_now", "_poll", "_rests", "_socket")
 
     def __init__(self, opened: socket.socket, greeting: Greeting, until: int) -> None:
         opened.setblocking(False)
@@ -63,7 +63,8 @@ class Connection:
     def exchange(self, request: bytes, questions: Sequence[Question], until: int) -> list[object]:
         """The answers to the questions, which `request` has in their order."""
         self._send(request, until)
-        self._look()
+        if len(questions) == 1:
+            self._look()
         answers: list[object] = []
         data, at = self._more(until), 0
         for call, key in questions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from storage_backends.valkey.resp import ErrorReply, ProtocolError, parse
 from storage_backends.valkey.scripts import SCRIPTS
@@ -48,8 +48,12 @@ class Greeting:
         return True
 
 
+FAILURES: Final = (OSError, ProtocolError, UnwelcomeError, UnicodeError)
+"""What an attempt to connect, or to use a connection, may raise; UnicodeError stands for a host that is no name."""
+
+
 def kind_of(failure: Exception) -> str:
-    """The kind, as `Counts` has it, of what ended an attempt to connect."""
+    """The kind, as `Counts` has it, of one of `FAILURES` that ended an attempt to connect."""
     if isinstance(failure, UnwelcomeError):
         return failure.kind
     if isinstance(failure, ProtocolError):

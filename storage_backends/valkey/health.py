@@ -11,7 +11,7 @@ _log: Final = logging.getLogger("storage_backends.valkey")
 
 
 class Counts:
-    """What a limiter has done so far: decisions `by_store` and `by_fallback`, and `failures` of the store by kind.
+    """What a limiter has done so far: answers `by_store`, decisions `by_fallback`, and `failures` of the store by kind.
 
     A kind is `connect`, `timeout`, `lost` (the connection broke before the answer), `protocol` (what came was no
     answer), or the code of an error that the server answered, such as `READONLY`.

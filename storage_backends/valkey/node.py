@@ -8,7 +8,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from storage_backends.valkey.greeting import Greeting, UnwelcomeError, kind_of
+from storage_backends.valkey.greeting import FAILURES, Greeting, kind_of
 from storage_backends.valkey.resp import ErrorReply, ProtocolError
 from storage_backends.valkey.wire import Wire
 
@@ -22,7 +22,8 @@ BATCH: Final = 32
 """So many calls of one tick of the loop leave at once and not at its end: the server begins while more are made."""
 
 CONNECT_S: Final = 1.0
-"""How long an attempt to connect goes on. Callers wait no longer than their budget; those after them may profit."""
+"""How long an attempt to connect goes on, or a budget if that is longer. Callers wait no longer than their budget;
+those after them may profit."""
 
 TRIES: Final = 5
 """How often one call is sent at most: servers may redirect it, or have lost the script."""
@@ -112,7 +113,10 @@ class Node:
             self._timer.cancel()
         self._drop()
         self._settle(len(self._asked))
+        self._answered += len(self._asked)
         self._asked.clear()
+        self._due.clear()
+        self._sent = 0
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -139,13 +143,13 @@ class Node:
     async def _connect(self) -> None:
         wire = Wire(self)
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(max(CONNECT_S, self._budget_s)):
                 await wire.open(self.address, self._tls, self._greeting)
-        except (OSError, ProtocolError, UnwelcomeError, UnicodeError) as failure:
-            self._connecting = None
+        except FAILURES as failure:
             self._fail(kind_of(failure), len(self._asked))
             return
-        self._connecting = None
+        finally:
+            self._connecting = None
         self._wire = wire
         if self._asked:
             self._out = [call.request(key) for _, call, key, _ in self._asked]
@@ -206,6 +210,8 @@ class Node:
                 return
         self.health.failed(error.code, time.monotonic_ns())
         waiter.set_result(self._otherwise(call, key))
+        if self.health.breaker.is_open and not self._sent:
+            self._drop()  # the name may stand for another server by now, one that takes writes
 
     def _otherwise(self, call: Call | Command, key: str) -> object:
         return self._owner.otherwise(call, key, self.health.breaker.rest(time.monotonic_ns()))

@@ -6,10 +6,11 @@ import random
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakSet
 
 from storage_backends.valkey.cluster import ASKING, Learn, Redirection, SlotMap
 from storage_backends.valkey.connection import Connection
-from storage_backends.valkey.greeting import Greeting, UnwelcomeError, kind_of
+from storage_backends.valkey.greeting import FAILURES, Greeting, kind_of
 from storage_backends.valkey.opening import Opener
 from storage_backends.valkey.resp import ErrorReply, ProtocolError
 
@@ -26,8 +27,6 @@ IDLE: Final = 32
 
 TRIES: Final = 5
 """How often one call is sent again at most: servers may redirect it, or have lost the script."""
-
-_FAILURES: Final = (OSError, ProtocolError, UnwelcomeError, UnicodeError)
 
 
 class UnansweredError(Exception):
@@ -49,20 +48,20 @@ class Server:
         self._opener = Opener(address, store.location)
         self._idle: list[Connection] = []
         self._is_closed = False
-        self._all: set[Connection] = set()
+        self._all: WeakSet[Connection] = WeakSet()
 
     def exchange(self, request: bytes, questions: Sequence[Question], until: int) -> list[object]:
         """The answers to the questions, which `request` has in their order; UnansweredError when there are none."""
         try:
             connection = self._take(until)
-        except _FAILURES as failure:
+        except FAILURES as failure:
             raise UnansweredError(failure, was_connected=False) from failure
         try:
             answers = connection.exchange(request, questions, until)
         except BaseException as failure:
             self._discard(connection)
-            if isinstance(failure, _FAILURES):
-                self._let_go()  # those that rest are unlikely to fare better
+            if isinstance(failure, FAILURES):
+                self.let_go()  # those that rest are unlikely to fare better
                 raise UnansweredError(failure, was_connected=True) from failure
             raise
         self._give_back(connection)
@@ -71,7 +70,12 @@ class Server:
     def close(self) -> None:
         """Close the connections that are not in use, and the others when they have served."""
         self._is_closed = True
-        self._let_go()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the connections that are not in use."""
+        while (connection := self._idle_one()) is not None:
+            self._discard(connection)
 
     def abandon(self) -> None:
         """In the child of a fork: close the child's copies of all sockets. That tells the server nothing."""
@@ -81,17 +85,19 @@ class Server:
         self._idle.clear()
 
     def _take(self, until: int) -> Connection:
-        while self._idle:
-            try:
-                connection = self._idle.pop()
-            except IndexError:  # another thread was quicker
-                break
+        while (connection := self._idle_one()) is not None:
             if connection.is_usable():
                 return connection
             self._discard(connection)
         connection = Connection(self._opener.open(until), self._greeting, until)
         self._all.add(connection)
         return connection
+
+    def _idle_one(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # there is none, or another thread was quicker
+            return None
 
     def _give_back(self, connection: Connection) -> None:
         if len(self._idle) < IDLE and not self._is_closed:
@@ -102,10 +108,6 @@ class Server:
     def _discard(self, connection: Connection) -> None:
         self._all.discard(connection)
         connection.close()
-
-    def _let_go(self) -> None:
-        while self._idle:
-            self._discard(self._idle.pop())
 
 
 class Servers:
@@ -186,6 +188,8 @@ class Servers:
                 kind = failure.kind
                 break
         server.health.failed(kind, time.monotonic_ns())
+        if server.health.breaker.is_open:
+            server.let_go()  # the name may stand for another server by now, one that takes writes
         return self._otherwise(server, call, key)
 
     def _learn(self, slots: SlotMap, until: int) -> None:
