@@ -139,6 +139,21 @@ async def test_closing_answers_those_who_wait_by_the_policy(stopped: Valkey) -> 
     await limiter.aclose()
 
 
+async def test_after_closing_nothing_happens_any_more(stopped: Valkey) -> None:
+    unexpected: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+    for turns in range(4):
+        limiter = AsyncValkeyLimiter(stopped.url, fallback="open", budget_ns=10_000_000)
+        decisions = [asyncio.ensure_future(limiter.hit("key", PLAN)) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0.002)
+        last = limiter.hit("key", PLAN)
+        await limiter.aclose()
+        await asyncio.sleep(0.03)
+        assert {decision.fallback for decision in [*await asyncio.gather(*decisions), await last]} == {"open"}
+    assert unexpected == []
+
+
 async def test_closing_leaves_nothing_running(valkey: Valkey, stopped: Valkey) -> None:
     for server in (valkey, stopped):
         before = asyncio.all_tasks()
@@ -200,7 +215,7 @@ def test_one_loop_after_the_other_is_served(valkey: Valkey) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # each loop was closed before its connection
         assert [asyncio.run(hit()) for _ in range(3)] == [999, 998, 997]
-        limiter._nodes = None
+        asyncio.run(limiter.aclose())
         gc.collect()
 
 
