@@ -219,6 +219,45 @@ def test_while_slots_move_under_load_nothing_is_lost_and_nothing_counted_twice(
     assert min(load.taken.values()) > 0
 
 
+def redirected(node: Valkey) -> int:
+    """How many calls a server has sent elsewhere since its statistics were reset."""
+    for line in node.call("INFO", "errorstats").decode().splitlines():
+        if line.startswith("errorstat_MOVED:count="):
+            return int(line.partition("=")[2])
+    return 0
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_whoever_was_redirected_goes_there_at_once_the_next_time(kind: str, cluster: ValkeyCluster) -> None:
+    prefix = f"redirected {kind}:"
+    slot = slot_of(f"{prefix}key".encode())
+    with open_client(kind, cluster.url, budget_ns=PATIENT_NS, prefix=prefix) as client:
+        client.hit_many([f"key {number}" for number in range(50)], PLAN)
+        client.hit("key", PLAN)
+        [source] = [node for node in cluster.nodes if owns(node, slot)]
+        target, other = (node for node in cluster.nodes if node is not source)
+        move(slot, source, target, [other])
+        source.call("CONFIG", "RESETSTAT")
+        slots = client.limiter._nodes._map if kind == "asyncio" else client.limiter._servers._map
+        slots._next_refresh = float("inf")
+        assert [client.hit("key", PLAN).remaining for _ in range(5)] == [998, 997, 996, 995, 994]
+        assert redirected(source) == 1
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_the_successor_of_a_server_that_is_gone_is_found_by_asking_another(kind: str) -> None:
+    with ValkeyCluster() as cluster, open_client(kind, cluster.url, fallback="closed") as client:
+        slot = slot_of(b"limiter:key")
+        eventually(lambda: client.hit("key", PLAN).fallback is None)
+        [gone] = [node for node in cluster.nodes if owns(node, slot)]
+        successor, other = (node for node in cluster.nodes if node is not gone)
+        gone.kill()
+        eventually(lambda: client.hit("key", PLAN).fallback == "closed")
+        for node in (successor, other):
+            assert node.call("CLUSTER", "SETSLOT", str(slot), "NODE", node_id(successor)) == b"OK"
+        eventually(lambda: client.hit("key", PLAN).fallback is None, patience_s=5.0)
+
+
 def owns(node: Valkey, slot: int) -> bool:
     own = node_id(node).encode()
     for first, last, (_, _, name, *_), *_ in node.call("CLUSTER", "SLOTS"):
