@@ -129,12 +129,14 @@ def test_keys_of_all_slots_are_asked_for_where_they_are(kind: str, cluster: Valk
     assert min(held) > 100
 
 
-@pytest.mark.parametrize("kind", CLIENTS)
-def test_with_an_unknown_map_many_keys_take_a_few_round_trips(kind: str, cluster: ValkeyCluster) -> None:
+def test_a_thread_learns_the_map_before_it_asks_for_many_keys(cluster: ValkeyCluster) -> None:
     keys = [f"key {number}" for number in range(200)]
-    with open_client(kind, cluster.url, budget_ns=PATIENT_NS, prefix=f"many {kind}:") as client:
+    for node in cluster.nodes:
+        node.call("CONFIG", "RESETSTAT")
+    with open_client("blocking", cluster.url, budget_ns=PATIENT_NS, prefix="learning:") as client:
         assert [decision.key for decision in client.hit_many(keys, PLAN)] == keys
         assert client.counts.by_fallback == 0
+    assert [redirected(node) for node in cluster.nodes] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

@@ -40,6 +40,7 @@ limiter = ValkeyLimiter(sys.argv[1], **options)
 already = sockets()
 decision = limiter.hit("key", plan)
 own = sockets() - already
+held = list(limiter._servers._only._all)  # as by a thread in the middle of a call
 child = os.fork()
 signal.alarm(30)
 shares = bool(own & sockets())
