@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from learnflow_core.limiter import LimitExceeded, MemoryLimiter, Quota, limited
 from learnflow_core.limiter.plans import PLANS
+from storage_backends.valkey import AsyncValkeyLimiter
 from tests.awaited import EVERY_KIND, CoroutineLimiter, FutureLimiter
 from tests.limiting import SECOND, Clock, Plan, Requests, requests
 
@@ -176,6 +177,12 @@ async def test_an_async_function_awaits_whatever_limiter_there_is(make: Callable
 
 def test_a_limiter_of_coroutines_on_a_plain_function_is_an_error_as_soon_as_it_is_written() -> None:
     limit: Any = limited(CoroutineLimiter(), ONCE)
+    with pytest.raises(TypeError, match="limiter: its answers have to be awaited"):
+        limit(lambda: None)
+
+
+def test_so_is_a_shared_limiter_of_an_event_loop() -> None:
+    limit: Any = limited(AsyncValkeyLimiter("valkey://127.0.0.1"), ONCE)
     with pytest.raises(TypeError, match="limiter: its answers have to be awaited"):
         limit(lambda: None)
 

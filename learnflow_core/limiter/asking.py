@@ -75,7 +75,8 @@ def asking_at_once(
     path_of: Callable[..., str] | None = None,
 ) -> Callable[..., Decision]:
     """`asking` where nothing can be awaited: TypeError for a limiter that needs it, as soon as that can be seen."""
-    if iscoroutinefunction(limiter.hit):
+    # One whose `hit` is a plain function that gives a future has coroutines elsewhere.
+    if any(iscoroutinefunction(getattr(limiter, name, None)) for name in ("hit", "hit_many", "refund")):
         raise TypeError(_AWAITED)
     ask = asking(limiter, quotas, key, cost, path_of)
 
