@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from learnflow_core.limiter import Quota
+from storage_backends.valkey.address import locate
+from storage_backends.valkey.greeting import Greeting, UnwelcomeError
+from storage_backends.valkey.resp import ProtocolError
+from storage_backends.valkey.scripts import SCRIPTS
 from tests.conftest import missing
 from tests.servers import Proxy, Valkey
 from tests.valkey import CLIENTS, PATIENT_NS, open_client
@@ -60,6 +64,18 @@ def test_who_has_not_is_decided_for_by_the_policy_and_no_log_has_the_password(
         assert "hunter2" not in repr(client.limiter)
     assert code in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_a_greeting_is_over_when_each_of_its_commands_is_answered_and_no_earlier() -> None:
+    greeting = Greeting(locate("valkey://:pw@h/2"))
+    loaded = b"$1\r\nx\r\n" * len(SCRIPTS)
+    answers = b"+OK\r\n+OK\r\n" + loaded
+    assert [greeting.is_over(answers[:end]) for end in range(len(answers))] == [False] * len(answers)
+    assert greeting.is_over(answers)
+    assert greeting.is_over(b"+OK\r\n+OK\r\n" + b"-NOPERM\r\n" * len(SCRIPTS))
+    for bad, error in ((answers + b"+OK\r\n", ProtocolError), (b"+OK\r\n-ERR DB index\r\n" + loaded, UnwelcomeError)):
+        with pytest.raises(error):
+            greeting.is_over(bad)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

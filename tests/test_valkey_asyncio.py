@@ -154,6 +154,22 @@ async def test_after_closing_nothing_happens_any_more(stopped: Valkey) -> None:
     assert unexpected == []
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_closing_while_someone_is_found_to_be_late_is_closing(stopped: Valkey, turns: int) -> None:
+    unexpected: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+    limiter = AsyncValkeyLimiter(stopped.url, fallback="open", budget_ns=10_000_000)
+    late = limiter.hit("key", PLAN)
+    await asyncio.sleep(0.002)
+    time.sleep(0.02)  # noqa: ASYNC251 - the loop is held up until the budget is over
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await limiter.aclose()
+    assert (await late).fallback == "open"
+    await asyncio.sleep(0.01)
+    assert unexpected == []
+
+
 async def test_closing_leaves_nothing_running(valkey: Valkey, stopped: Valkey) -> None:
     for server in (valkey, stopped):
         before = asyncio.all_tasks()

@@ -147,6 +147,7 @@ def test_answers_may_come_byte_by_byte(server: Valkey) -> None:
     with Trickling(server) as proxy, ValkeyLimiter(proxy.url, budget_ns=PATIENT_NS) as limiter:
         assert [limiter.hit("key", PLAN).remaining for _ in range(3)] == [999, 998, 997]
         assert [decision.remaining for decision in limiter.hit_many(["key"] * 3, PLAN)] == [996, 995, 994]
+        assert limiter.counts.by_fallback == 0
 
 
 def test_a_name_that_is_looked_up_for_longer_than_the_budget_is_waited_for_by_nobody(

@@ -24,8 +24,8 @@ class UnwelcomeError(Exception):
 class Greeting:
     """What to send first, `words`, and whether the answers welcome us.
 
-    The scripts are loaded ahead of their use. A user who may not do that can still use them: the first call that
-    misses one brings it along.
+    The scripts are loaded ahead of their use. Where that is refused, the first call that misses one brings it along, or
+    is refused for the same reason.
     """
 
     def __init__(self, location: Location) -> None:
@@ -41,7 +41,7 @@ class Greeting:
             if parsed is None:
                 return False
             reply, at = parsed
-            if isinstance(reply, ErrorReply) and (number < self._must or reply.code != "NOPERM"):
+            if isinstance(reply, ErrorReply) and number < self._must:
                 raise UnwelcomeError(reply.code)
         if at < len(data):
             raise ProtocolError("more answers than questions")

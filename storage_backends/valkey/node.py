@@ -115,8 +115,6 @@ class Node:
         self._settle(len(self._asked))
         self._answered += len(self._asked)
         self._asked.clear()
-        self._due.clear()
-        self._sent = 0
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
