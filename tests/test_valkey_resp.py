@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage_backends.valkey.calls import Calls, ValkeyDecision
 from storage_backends.valkey.resp import MAX_BULK, MAX_DEPTH, MAX_LINE, ErrorReply, ProtocolError, command, parse
+from tests.limiting import MINUTE_AND_DAY
 
 
 def encoded(reply: Any) -> bytes:
@@ -52,6 +55,21 @@ def test_a_reply_is_read_to_its_end_and_no_further(reply: Any, following: bytes)
 def test_of_a_reply_that_has_not_arrived_as_a_whole_nothing_is_read(reply: Any) -> None:
     data = encoded(reply)
     assert all(parse(data[:end]) is None for end in range(len(data)))
+
+
+def test_of_a_decision_that_has_not_arrived_as_a_whole_nothing_is_read() -> None:
+    call = Calls("limiter:").hit("key", MINUTE_AND_DAY, 1)
+    data = b"$40\r\n" + pack("<5d", 1, 10, 5, 30, 70) + b"\r\n"
+    for following in (b"", b"$40"):
+        found = call.read(b"before" + data + following, len(b"before"), "key")
+        assert found is not None
+        decision, end = found
+        assert isinstance(decision, ValkeyDecision)
+        assert (decision.allowed, decision.now_ns, decision.full_at_ns) == (True, 10_000, [30_000, 70_000])
+        assert end == len(b"before" + data)
+    assert all(call.read(data[:end], 0, "key") is None for end in range(len(data)))
+    with pytest.raises(ProtocolError):
+        call.read(data[:-2] + b"..", 0, "key")
 
 
 @given(st.binary(max_size=60))
