@@ -173,7 +173,7 @@ def test_a_failover_behind_a_name_is_followed_though_the_old_server_still_answer
             server.call("REPLICAOF", "127.0.0.1", "1")
             eventually(lambda: decides(seen, None), BACK_S)
         assert "READONLY" in client.counts.failures
-        assert promoted.call("DBSIZE") > 0
+        assert b"cmdstat_eval" in promoted.call("INFO", "commandstats")
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -194,15 +194,19 @@ def test_a_server_that_never_learns_the_script_is_asked_a_few_times(kind: str, s
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_an_answer_that_comes_late_is_taken_for_no_other_call(kind: str, server: Valkey) -> None:
     plan = (Quota.per_day(1_000),)
+    keys = [f"key {number}" for number in range(20)]
     with Proxy(server) as proxy, open_client(kind, proxy.url, fallback="open") as client:
-        for number in range(200):
-            client.hit(f"key {number}", plan, number + 1)
-        for number in range(200):
-            proxy.delay_s = 0.04 if number % 20 == 0 else 0.0
-            seen = client.peek(f"key {number}", plan)
-            if seen.fallback is None:
-                assert seen.remaining == 1_000 - number - 1
-        assert client.counts.failures["timeout"] >= 1
+        with open_client(kind, server.url, budget_ns=PATIENT_NS) as patient:
+            assert all(patient.hit(key, plan, number + 1).allowed for number, key in enumerate(keys))
+
+        def late() -> bool:
+            for number, key in enumerate(keys):
+                proxy.delay_s = 0.0 if number % 4 else 0.04
+                seen = client.peek(key, plan)
+                assert seen.fallback == "open" or seen.remaining == 1_000 - number - 1
+            return client.counts.failures.get("timeout", 0) >= 3
+
+        eventually(late)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
