@@ -10,8 +10,8 @@ themselves, with the standard library alone.
 
 In reading order: `scripts` (what the server does), `calls` (what is asked, and the answer), `store` (what both clients
 share) with `fallback`, `health` and `breaker` (what happens without the server), `address`, `greeting`, `resp` and
-`cluster` (how one speaks to it), then the clients: `blocking`, `servers`, `connection` for threads, and
-`asynchronous`, `nodes`, `node`, `wire` for an event loop.
+`cluster` (how one speaks to it), then the clients: `blocking`, `servers`, `connection`, `opening` for threads,
+and `asynchronous`, `nodes`, `node`, `wire` for an event loop.
 """
 
 from __future__ import annotations
