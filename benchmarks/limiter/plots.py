@@ -10,7 +10,6 @@ from typing import Any
 
 from benchmarks.limiter.goals import MILLION, ONE_KEY, Results
 from benchmarks.limiter.groups import IN_TASKS, THREADED, THREADS, row_of_threads
-from benchmarks.limiter.names import PING, SCRIPT
 from benchmarks.limiter.sampling import Row, a_second
 from benchmarks.limiter.subjects import FLOORS, THEIRS
 
@@ -94,6 +93,6 @@ def _lines(rows: Mapping[str, Row]) -> Any:
 
 
 def _colour(name: str) -> str:
-    if any(name.startswith(floor) for floor in (*FLOORS, PING, SCRIPT)):
-        return FLOOR
-    return PEER if any(name.startswith(peer) for peer in THEIRS) else OURS
+    if name.startswith("learnflow"):
+        return OURS
+    return PEER if any(name.startswith(peer) for peer in THEIRS) else FLOOR
