@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import valkey_server
-from benchmarks.limiter import goals, run
+from benchmarks import limiter, valkey_server
+from benchmarks.limiter import goals, run, worker
 from benchmarks.limiter.goals import Goal, judged
 from benchmarks.limiter.groups import (
     FIRST_CALLS,
@@ -25,11 +25,15 @@ from benchmarks.limiter.groups import (
 from benchmarks.limiter.names import EMPTY, PURE
 from benchmarks.limiter.ours import ALLOWED, PLANS
 from benchmarks.limiter.peers import PEERS
+from benchmarks.limiter.plots import can_draw, draw
 from benchmarks.limiter.sampling import Worker
 from benchmarks.limiter.subjects import OURS, SUBJECTS, THEIRS, Subject
 from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Usage, compiled
 from benchmarks.limiter.worker import Ask, Bench, Order
+from learnflow_core.limiter import Quota
+from learnflow_core.limiter.quota import SECOND_NS
 from tests.conftest import missing
+from tests.limiting import ROOT
 
 QUICK = 0.0005
 
@@ -69,7 +73,7 @@ def test_every_part_is_measured(report: dict[str, Any]) -> None:
 
 def test_a_report_judges_every_goal_and_names_the_versions_of_the_peers(report: dict[str, Any]) -> None:
     assert len(report["goals"]) == len(goals.GOALS)
-    assert report["versions"].keys() == THEIRS.keys()
+    assert report["versions"].keys() >= THEIRS.keys()
 
 
 def test_peers_that_are_not_installed_are_named_and_left_out(
@@ -92,6 +96,21 @@ def test_every_limiter_answers_as_the_plan_says_in_every_way(name: str, plan: st
     assert set(subject.ways) <= bench.fill()["ways"].keys()
     for way in subject.ways:
         bench.sample(Ask(way, QUICK))
+    bench.close()
+
+
+def test_the_document_says_of_every_peer_what_it_does_not_do() -> None:
+    rows = (ROOT / "docs/benchmarks.md").read_text("utf-8").splitlines()
+    for name, peer in PEERS.items():
+        assert any(row.startswith(f"| {name} |") and row.endswith(f"| {peer.lacks} |") for row in rows), name
+
+
+def test_a_key_never_runs_dry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLANS, ALLOWED, (Quota("minute", 10_000, 10_000 * 30 * SECOND_NS),))
+    monkeypatch.setattr(worker, "MINUTE", PLANS[ALLOWED][0])
+    bench = Bench(Order(PURE, ALLOWED, 1, 1))
+    for _ in range(20):
+        bench.sample(Ask(HIT, QUICK))
     bench.close()
 
 
@@ -136,6 +155,19 @@ def test_the_clocked_loop_notes_every_call() -> None:
 def test_a_key_takes_less_than_a_kilobyte_for_two_quotas() -> None:
     with Worker(Order(PURE, ALLOWED, 20_000, 1)) as worker:
         assert 0 < worker.told()["bytes_a_key"] < 1_024
+
+
+def test_plots_without_matplotlib_are_bad_usage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(limiter, "can_draw", lambda: False)
+    with pytest.raises(SystemExit):
+        run(["--plots", str(tmp_path)])
+
+
+@pytest.mark.skipif(not can_draw(), reason="matplotlib is not installed")
+def test_the_same_figures_make_the_same_plots(report: dict[str, Any], tmp_path: Path) -> None:
+    first, second = (draw(report["results"], tmp_path / folder) for folder in ("first", "second"))
+    assert [path.stem for path in first] == ["one-key", "threads", "valkey"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_a_goal_is_met_missed_or_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

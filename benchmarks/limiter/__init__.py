@@ -10,8 +10,10 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks import valkey_server
 from benchmarks.limiter import groups, valkey
 from benchmarks.limiter.goals import judged
 from benchmarks.limiter.groups import Group, Settings
@@ -21,7 +23,7 @@ from benchmarks.limiter.peers import PEERS
 from benchmarks.limiter.plots import can_draw, draw
 from benchmarks.limiter.sampling import Row, measured
 from benchmarks.limiter.tables import print_goals, print_group
-from benchmarks.measure import options, write_report
+from benchmarks.measure import options, print_table, write_report
 
 PARTS: Mapping[str, Callable[[Settings], Iterator[Group]]] = {
     "keys": groups.with_keys,
@@ -41,16 +43,14 @@ def run(argv: list[str]) -> int:
     if given.plots is not None and not can_draw():
         parser.error("--plots needs matplotlib (requirements/bench.txt)")
     settings = Settings(given.rounds, given.seed, given.seconds, given.max_keys)
-    missing = [name for name, peer in PEERS.items() if not peer.installed()]
-    if missing:
-        print(f"Not installed, and left out: {', '.join(missing)}.\n", file=sys.stderr)
+    _introduce_peers()
     results = {
         group.title: _group(group, settings) for part in PARTS if part in given.only for group in PARTS[part](settings)
     }
     goals = judged(results)
     print_goals(goals)
     report = {
-        "versions": {name: version(name) for name, peer in PEERS.items() if peer.installed()},
+        "versions": _versions(),
         "seconds_a_sample": settings.seconds,
         "results": results,
         "import_ms": measured_imports(settings) if IMPORT in given.only else None,
@@ -60,6 +60,22 @@ def run(argv: list[str]) -> int:
     if given.plots is not None:
         print("Drawn:", *draw(results, given.plots))
     return 0
+
+
+def _introduce_peers() -> None:
+    missing = [name for name, peer in PEERS.items() if not peer.installed()]
+    if missing:
+        print(f"Not installed, and left out: {', '.join(missing)}.\n", file=sys.stderr)
+    rows = [(name, version(name), peer.lacks) for name, peer in PEERS.items() if peer.installed()]
+    print_table(("peer", "version", "what it does not do"), rows)
+
+
+def _versions() -> dict[str, str]:
+    """Of the peers, of the client they use over Valkey, and of the server."""
+    libraries = [name for name, peer in PEERS.items() if peer.installed()]
+    versions = {name: version(name) for name in [*libraries, *(["redis"] if find_spec("redis") else [])]}
+    program = valkey_server.found()
+    return versions | ({"server": valkey_server.version_of(program)} if program else {})
 
 
 def _parser() -> ArgumentParser:

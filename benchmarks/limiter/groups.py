@@ -7,13 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.limiter.ours import ALLOWED, MAX_KEYS, MINUTE_ALLOWED, PLANS
 from benchmarks.limiter.sampling import Case
-from benchmarks.limiter.subjects import (
-    FLOORS,
-    OURS,
-    SERVING,
-    THEIRS,
-    Subject,
-)
+from benchmarks.limiter.subjects import FLOORS, OURS, SERVING, THEIRS, Subject
 from benchmarks.limiter.usage import BATCHES, HIT
 from benchmarks.limiter.worker import Ask, Order
 

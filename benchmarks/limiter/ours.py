@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from time import monotonic_ns, time_ns
 
@@ -20,7 +20,7 @@ MINUTE, DAY = (
 )
 DRY = Quota("day", 1, MAX_PERIOD_NS)
 MINUTE_ALLOWED, ALLOWED = "minute: allowed", "minute + day: allowed"
-PLANS: Mapping[str, Plan] = {
+PLANS: dict[str, Plan] = {
     MINUTE_ALLOWED: (MINUTE,),
     "minute: denied": (DRY,),
     ALLOWED: (MINUTE, DAY),

@@ -30,6 +30,7 @@ class Peer(NamedTuple):
     module: str
     usage: Callable[[Plan], Usage]
     lacks: str
+    """As docs/benchmarks.md says it."""
     ways: Sequence[str] = (HIT,)
     quotas: int = 2
     """For how many quotas it can be asked without waiting."""
@@ -193,28 +194,32 @@ def lines(*statements: str) -> str:
     return "\n".join(statements)
 
 
-TWO_CALLS = "a call for each quota, so a refusal by the day has spent the minute"
+FIXED = "lets twice the limit pass across the edge of a window"
+TWO_CALLS = "a refusal by the day has spent the minute"
+STAYS = "keeps who came once for ever"
 WITH_FIGURES = (HIT, FIGURES)
 PEERS = {
     peer.distribution: peer
     for peer in (
-        Peer("limits", "limits", limits, f"fixed window; {TWO_CALLS}", WITH_FIGURES),
-        Peer("throttled-py", "throttled", throttled, TWO_CALLS, WITH_FIGURES),
+        Peer("limits", "limits", limits, f"{FIXED}; {TWO_CALLS}", WITH_FIGURES),
+        Peer("throttled-py", "throttled", throttled, f"{TWO_CALLS}; forgets who owes, at its cap", WITH_FIGURES),
         Peer(
             "pyrate-limiter",
             "pyrate_limiter",
             pyrate_limiter,
-            "yes or no; a caller's bucket stays; its Limiter refuses while another thread asks",
+            f"says yes or no; {STAYS}; its Limiter refuses while another thread asks",
             (HIT, DIRECT),
             in_threads=DIRECT,
         ),
-        Peer("token-bucket", "token_bucket", token_bucket, f"yes or no; {TWO_CALLS}; no lock; a caller's bucket stays"),
+        Peer("token-bucket", "token_bucket", token_bucket, f"says yes or no; {STAYS}; {TWO_CALLS}; has no lock"),
+        Peer("aiolimiter", "aiolimiter", aiolimiter, f"says yes or no; {STAYS}; one quota, one event loop", quotas=1),
+        Peer("floodgate-rs", "floodgate", floodgate, f"{FIXED}; {TWO_CALLS}", WITH_FIGURES),
         Peer(
-            "aiolimiter", "aiolimiter", aiolimiter, "yes or no; one quota, one loop; a caller's bucket stays", quotas=1
-        ),
-        Peer("floodgate-rs", "floodgate", floodgate, f"fixed window; {TWO_CALLS}", WITH_FIGURES),
-        Peer(
-            "rust-py-rate-limit", "rust_py_rate_limit", rust_py_rate_limit, f"fixed window; {TWO_CALLS}", WITH_FIGURES
+            "rust-py-rate-limit",
+            "rust_py_rate_limit",
+            rust_py_rate_limit,
+            f"{FIXED}; {TWO_CALLS}; {STAYS} unless told",
+            WITH_FIGURES,
         ),
     )
 }

@@ -65,6 +65,7 @@ def _speeds(title: str, rows: Mapping[str, Row], clock: str, *, with_bytes: bool
     bars = speed.barh(names, [a_second(rows[name], clock) for name in names], color=colours)
     speed.bar_label(bars, [f" {a_second(rows[name], clock):,.0f}" for name in names], fontsize=8)
     speed.set_xscale("log")
+    speed.minorticks_off()
     speed.margins(x=0.2)
     speed.set_xlabel("decisions a second (logarithmic)")
     speed.set_title(title, loc="left")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ HIT = "hit"
 FIGURES = "hit, remaining and reset read"
 BATCHES = {f"hit_many of {size:,}": size for size in (1, 10, 100, 1_000)}
 PIPELINED = "pipelined"
-KEYS_A_CALL = {**BATCHES, PIPELINED: 1_000}
+KEYS_A_CALL = {**BATCHES, PIPELINED: 10_000}
 """How many keys each call gets, in the ways that ask for many at once."""
 
 
@@ -37,7 +37,6 @@ class Usage:
     awaits: bool = False
     checked: bool = True
     """Whether `allowed` says what the plan expects; a floor has no opinion."""
-    close: Callable[[], Any] = field(default=lambda: None)
 
 
 class Loops(NamedTuple):

@@ -31,7 +31,9 @@ def groups(settings: Settings) -> Iterator[Group]:
         yield Group(ONE_AT_A_TIME, _singly(floors) | synchronous, "wall_ns")
         yield Group(ONE_IN_A_LOOP, _singly(floors) | asynchronous, "wall_ns")
         in_tasks = {name: changed(case, tasks=TASKS) for name, case in _singly(asynchronous).items()}
-        with cores_apart([server.pid]):
+        with cores_apart([server.pid]) as apart:
+            if not apart:
+                print("The server and its clients share the processor.", file=sys.stderr)
             yield Group(IN_TASKS, floors | in_tasks, "wall_ns")
 
 
