@@ -1,7 +1,7 @@
 /* Decisions of the accelerator: the fields that `learnflow_core.limiter.Decision` describes, kept as C keeps them.
  *
- * The class derives from that one, which computes the figures. Its objects take no part in garbage collection, which
- * makes them a third cheaper: they refer to a key, quotas and a cost, none of which refers to anything.
+ * The class derives from that one, which computes the figures. Its objects take no part in garbage collection, for they
+ * refer to nothing that refers back: a key, quotas, a cost.
  */
 
 #ifndef LEARNFLOW_DECISION_H
