@@ -251,7 +251,7 @@ def test_decisions_are_made_by_limiters_alone_and_do_not_change() -> None:
 
 def test_nothing_is_kept_of_what_was_asked_once_it_is_forgotten() -> None:
     clock, quota, chance = Clock(), Quota.per_minute(300), random.Random(5)
-    limiter = MemoryLimiter(clock=clock, max_buckets=500)
+    limiter = MemoryLimiter(clock=clock, max_buckets=2, overflow_buckets=50)
 
     def ask_for_an_hour() -> None:
         for _ in range(3_600):
@@ -280,6 +280,30 @@ def test_nothing_is_kept_of_what_was_asked_once_it_is_forgotten() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 20_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_decision_that_goes_lets_go_of_its_class() -> None:
+    limiter = MemoryLimiter()
+    of_decisions = type(limiter.hit("key", MINUTE_AND_DAY))
+    held = sys.getrefcount(of_decisions)
+    for _ in range(100):
+        limiter.hit("key", MINUTE_AND_DAY)
+    assert sys.getrefcount(of_decisions) == held
+
+
+def test_a_key_is_let_go_of_when_the_last_of_its_buckets_is_forgotten() -> None:
+    clock, key = Clock(), "".join(["a", "key"])
+    limiter = MemoryLimiter(clock=clock)
+    plan = [Quota.per_second(1, name=name) for name in "abcde"]
+    held = sys.getrefcount(key)
+    for quotas in (plan[:1], plan, plan[3:]):
+        limiter.hit(key, quotas)
+        assert sys.getrefcount(key) == held + 1
+        clock.now += SECOND
+        for number in range(10):
+            limiter.hit(f"another {number}", (Quota.per_minute(60),))
+        assert sys.getrefcount(key) == held
+        clock.now += SECOND
 
 
 def test_a_limiter_that_goes_lets_go_of_its_keys_quotas_and_clock() -> None:

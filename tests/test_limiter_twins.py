@@ -117,6 +117,19 @@ def test_over_thousands_of_keys_that_come_and_go_they_are_the_same(seed: int) ->
             twins.refund(chance.randrange(len(twins.made)))
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_while_a_small_table_grows_fills_up_and_empties_they_are_the_same(seed: int) -> None:
+    chance = random.Random(seed)
+    twins = Twins(max_buckets=[4, 30, 10**6][seed % 3], overflow_buckets=1 + seed % 5)
+    plans: list[Plan] = [(Quota.per_second(2),), (Quota.per_minute(5), Quota.per_second(2))]
+    keys, longest_wait = chance.choice([3, 60, 150]), chance.choice([10**6, SECOND // 50, 2 * SECOND])
+    for _ in range(300):
+        twins.clock.now += chance.choice([0, chance.randrange(longest_wait)])
+        twins.ask(chance.choice(["hit", "hit", "peek"]), f"key {chance.randrange(keys)}", chance.choice(plans))
+        if chance.random() < 0.1:
+            twins.refund(chance.randrange(len(twins.made)))
+
+
 @pytest.mark.parametrize("text", ["", "a", "ä", "ключ", "鍵", "🔑", "a\0b", "\ud800"])
 def test_keys_of_any_alphabet_are_told_apart_by_their_text_alone(text: str) -> None:
     twins = Twins()
