@@ -130,6 +130,18 @@ def test_while_a_small_table_grows_fills_up_and_empties_they_are_the_same(seed: 
             twins.refund(chance.randrange(len(twins.made)))
 
 
+@pytest.mark.parametrize("size", [48, 96, 192, 384])
+def test_keys_forgotten_while_the_table_grows_come_back_as_they_were(size: int) -> None:
+    twins, plan = Twins(), (Quota.per_second(2),)
+    keys = [f"key {number}" for number in range(size)]
+    for key in keys:
+        twins.ask("hit", key, plan)
+    twins.clock.now += SECOND
+    strangers = [f"stranger {number}" for number in range(size)]
+    for key in ["one more", *keys, *strangers, *keys]:
+        twins.ask("hit", key, plan)
+
+
 @pytest.mark.parametrize("text", ["", "a", "ä", "ключ", "鍵", "🔑", "a\0b", "\ud800"])
 def test_keys_of_any_alphabet_are_told_apart_by_their_text_alone(text: str) -> None:
     twins = Twins()
