@@ -80,7 +80,7 @@ class MemoryLimiter:
         """How many buckets are kept, shared ones too: those that owe, and those full again but not yet looked at."""
         return len(self._turn_keys)
 
-    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:  # noqa: C901 - calls cost time
         """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
         if cost is not _ONE and (type(cost) is not int or cost < 1):
             _check(key, quotas, cost)
@@ -129,7 +129,7 @@ class MemoryLimiter:
             free[_TURN] = True
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
-        """One `hit` for each of the keys, in their order; see `Limiter`. If one is no str, nothing is taken from any."""
+        """One `hit` for each of the keys, in their order; see `Limiter`. If one is no str, none is made."""
         keys = [*keys]
         _check("", quotas, cost)
         for key in keys:
