@@ -85,9 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         8000
     )
     database: Annotated[str, Setting("Where everything is kept.", values.database, "URL")] = "sqlite:///learnflow.db"
-    limiter: Annotated[str, Setting("Where the rate limits are counted.", values.limiter, "URL")] = (
-        values.IN_MEMORY
-    )
+    limiter: Annotated[str, Setting("Where the rate limits are counted.", values.limiter, "URL")] = values.IN_MEMORY
     limiter_fallback: Annotated[
         LimiterFallback,
         Setting(
