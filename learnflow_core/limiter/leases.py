@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from learnflow_core.limiter.decision import Decision
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,6 +28,16 @@ The rest lets a clock be slow by an eighth, and what is given back at the last m
 """
 SHARE = 8
 """A lease takes at most one part in so many of the tokens that are there: what is scarce is not held by one process."""
+
+
+def block_for(used: int, elapsed_ns: int) -> int:
+    """How many tokens to lease for whoever used so many in so long: what half a term needs at that pace.
+
+    A block is at most four times what was used, so that it grows by steps that are borne out; below two tokens it is
+    none, since a decision of the store costs no more.
+    """
+    block = min(used * (TERM_NS // 2) // max(1, elapsed_ns), 4 * used)
+    return block if block > 1 else 0
 
 
 class Settlement(NamedTuple):
@@ -106,15 +118,16 @@ class Shared:
     """What the store last said: its clock is `ahead_ns` of the holder's, or more, by no more than a round trip.
 
     `full_at_ns` are the buckets after that reply, by the store's clock, with what this process had in hand taken;
-    `outstanding` is how much of it the store knew to be in hand.
+    `outstanding` is how much of it the store knew to be in hand. `era` is as in `Reply`.
     """
 
-    __slots__ = ("ahead_ns", "full_at_ns", "outstanding")
+    __slots__ = ("ahead_ns", "era", "full_at_ns", "outstanding")
 
-    def __init__(self, ahead_ns: int, full_at_ns: Sequence[int], outstanding: int) -> None:
+    def __init__(self, ahead_ns: int, full_at_ns: Sequence[int], outstanding: int, era: float) -> None:
         self.ahead_ns = ahead_ns
         self.full_at_ns = full_at_ns
         self.outstanding = outstanding
+        self.era = era
 
     def levels(self, quotas: Sequence[Quota], now_ns: int, in_hand: int) -> list[int]:
         """Where the buckets are at `now_ns` of the store's clock if nobody else took or gave since: as in the store,
@@ -125,6 +138,36 @@ class Shared:
         ]
 
 
+class LeasedDecision(Decision):
+    """A decision that was made from memory.
+
+    Its figures are those of the shared buckets as they were when last heard of, with what this process took since; what
+    others took or gave back since is not in them. `now_ns` is by the store's clock as far as the holder knows it: it is
+    never ahead. `receipt` is the lease whose tokens were taken.
+    """
+
+    __slots__ = ("allowed", "cost", "in_hand", "key", "now_ns", "quotas", "receipt", "shared")
+
+    key: str
+    quotas: Sequence[Quota]
+    cost: int
+    now_ns: int
+    allowed: bool
+    receipt: Lease | None
+    in_hand: int
+    shared: Shared
+
+    @property
+    def full_at_ns(self) -> Sequence[int]:  # type: ignore[override]
+        """When each quota is full again, by the store's clock, if everybody gives back what they have in hand."""
+        return self.shared.levels(self.quotas, self.now_ns, self.in_hand)
+
+    @property
+    def era(self) -> float:
+        """The caller's history in which it was made, as the store names it."""
+        return self.shared.era
+
+
 class Hand:
     """The leases of one process for one caller under one plan: `lease` is in use, others wait behind it."""
 
@@ -132,7 +175,7 @@ class Hand:
 
     def __init__(self) -> None:
         self.lease = Lease("", 0, 0)
-        self.shared = Shared(0, (), 0)
+        self.shared = Shared(0, (), 0, 0.0)
         self.aside = 0
         self._spares: list[Lease] = []
         self._ended: list[Lease] = []
@@ -167,11 +210,20 @@ class Hand:
         self.aside = 0
         return Request(lease_id, tuple(settlements), costs, block, now_ns)
 
+    def giving_back(self, lease_id: str, now_ns: int) -> Request:
+        """Give back what is left of leases that may not be used any more."""
+        self._measure()
+        over = [lease for lease in self.leases if now_ns >= lease.stop_ns]
+        self._spares = [lease for lease in self._spares if lease not in over]
+        self.aside = sum(lease.left for lease in self._spares)
+        settlements = [lease.close() for lease in [*self._take_ended(), *over]]
+        return Request(lease_id, tuple(settlements), (), 0, now_ns)
+
     def receive(self, quotas: Sequence[Quota], request: Request, reply: Reply, now_ns: int) -> None:
         """Take in the reply to a request, at most once."""
         self._drop_unknown(request, reply)
         taken = sum(cost for cost, allowed in zip(request.costs, reply.allowed, strict=True) if allowed)
-        self._used += taken
+        self.count(taken)
         stop_ns = request.asked_ns + USABLE_NS
         if reply.block and now_ns < stop_ns:
             self._add(Lease(request.lease, reply.block, stop_ns))
@@ -182,11 +234,19 @@ class Hand:
             full_at + taken * quota.interval_ns for quota, full_at in zip(quotas, reply.full_at_ns, strict=True)
         ]
         outstanding = sum(lease.told for lease in self.leases)
-        self.shared = Shared(reply.now_ns - now_ns, full_at_ns, outstanding)
+        self.shared = Shared(reply.now_ns - now_ns, full_at_ns, outstanding, reply.era)
 
     def renewal_failed(self) -> None:
         """No block came: ask again when half of what is left is used, and not for each token."""
         self.lease.low = self.lease.left // 2
+
+    def has(self, cost: int, now_ns: int) -> bool:
+        """Whether `spend` would find so many tokens."""
+        return any(cost <= lease.left and now_ns < lease.stop_ns for lease in self.leases)
+
+    def count(self, used: int) -> None:
+        """Count tokens that passed without a lease into the pace."""
+        self._used += used
 
     def pace(self, now_ns: int) -> tuple[int, int]:
         """How many tokens passed since this was last asked, and how long ago that was; nothing the first time."""

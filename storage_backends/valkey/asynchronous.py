@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from storage_backends.valkey.calls import Call
     from storage_backends.valkey.fallback import Policy
     from storage_backends.valkey.health import Counts
+    from storage_backends.valkey.node import Waiter
 
 
 class AsyncValkeyLimiter:
@@ -122,13 +123,16 @@ class AsyncValkeyLimiter:
         await self.aclose()
 
     def _ask(self, call: Call, key: str) -> asyncio.Future[Any]:
+        waiter = asyncio.get_running_loop().create_future()
+        self._put(waiter, call, key)
+        return waiter
+
+    def _put(self, waiter: Waiter, call: Call, key: str) -> None:
         loop = asyncio.get_running_loop()
         nodes = self._nodes if loop is self._loop else None
         if nodes is None:
             nodes = self._begin(loop)
-        waiter = loop.create_future()
         nodes.put(waiter, call, key)
-        return waiter
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> Nodes:
         if self._closed:

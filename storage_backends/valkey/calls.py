@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # importing typing would take longer than the rest of the
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from learnflow_core.limiter.leases import LeasedDecision
     from learnflow_core.limiter.quota import Quota
     from storage_backends.valkey.resp import Reply
     from storage_backends.valkey.scripts import Script
@@ -156,6 +157,16 @@ class DecideCall(Call):
             raise ProtocolError("neither a yes nor a no")
         return decision, end
 
+    def decision(self, key: str, figures: tuple[float, ...]) -> ValkeyDecision:
+        """What the store said, as this script says it, whichever script it was that did."""
+        decision = _make(ValkeyDecision)
+        decision.key = key
+        decision._call = self  # noqa: SLF001 - this module's own class
+        decision._figures = figures  # noqa: SLF001
+        decision.allowed = bool(figures[0])
+        decision.receipt = self._own if decision.allowed else None
+        return decision
+
     def answer(self, reply: Reply, key: str) -> object:
         raise ProtocolError("a decision of another form")
 
@@ -165,7 +176,7 @@ class RefundCall(Call):
 
     __slots__ = ()
 
-    def __init__(self, prefix: bytes, script: Script, decision: ValkeyDecision) -> None:
+    def __init__(self, prefix: bytes, script: Script, decision: ValkeyDecision | LeasedDecision) -> None:
         debts = [decision.cost * (quota.interval_ns // TICK_NS) for quota in decision.quotas]
         numbers = pack(f"<{2 + len(debts)}d", decision.era, decision.now_ns // TICK_NS, *debts)
         super().__init__(prefix, script, [numbers, *_names(decision.quotas)])
@@ -217,7 +228,7 @@ class Calls:
     def __init__(self, prefix: str) -> None:
         self.own = object()
         self.scripts = SCRIPTS
-        self._prefix = prefix.encode()
+        self.prefix = prefix.encode()
         self._plans: dict[int, _Plan] = {}
         self._plans_by_value: dict[tuple[Quota, ...], _Plan] = {}
 
@@ -244,14 +255,14 @@ class Calls:
         check(key, quotas, cost)
         return self._prepared(quotas, cost, take=False)
 
-    def refund(self, decision: ValkeyDecision) -> RefundCall:
+    def refund(self, decision: ValkeyDecision | LeasedDecision) -> RefundCall:
         """Give back what it took."""
-        return RefundCall(self._prefix, self.scripts.refund, decision)
+        return RefundCall(self.prefix, self.scripts.refund, decision)
 
     def reset(self, key: str, quotas: Sequence[Quota]) -> ResetCall:
         """Fill. Raises as `hit`."""
         check(key, quotas, 1)
-        return ResetCall(self._prefix, self.scripts.reset, self._plan(quotas).quotas)
+        return ResetCall(self.prefix, self.scripts.reset, self._plan(quotas).quotas)
 
     def disown(self) -> None:
         """Make decisions under another receipt from now on: those made so far are no longer refunded here."""
@@ -264,7 +275,7 @@ class Calls:
         calls = plan.hits if take else plan.peeks
         call = calls.get(cost)
         if call is None:
-            call = DecideCall(self._prefix, self.scripts.decide, self.own, plan.quotas, cost, take)
+            call = DecideCall(self.prefix, self.scripts.decide, self.own, plan.quotas, cost, take)
             if len(calls) >= _REMEMBERED:
                 calls.clear()
             calls[cost] = call

@@ -11,6 +11,7 @@ from storage_backends.valkey.address import Address, locate
 from storage_backends.valkey.calls import Calls, DecideCall, RefundCall, ValkeyDecision
 from storage_backends.valkey.fallback import Fallback, LocalDecision, Policy
 from storage_backends.valkey.health import Counts, Health
+from storage_backends.valkey.lease_calls import LeaseCall
 
 if TYPE_CHECKING:
     from storage_backends.valkey.calls import Call
@@ -48,11 +49,16 @@ class Store:
         return Health(f"the limiter's store at {address}", self._fallback.policy, self.counts, self.budget_ns)
 
     def otherwise(self, call: Call | Command, key: str, rest_ns: int) -> object:
-        """What is answered without the store, which is asked again in `rest_ns`: None where that cannot be."""
+        """What is answered without the store, which is asked again in `rest_ns`: None where that cannot be.
+
+        For a request of a holder of leases it is what each of its costs is answered.
+        """
         if isinstance(call, DecideCall):
             with self._lock:
                 self.counts.by_fallback += 1
             return self._fallback.decide(call, key, rest_ns)
+        if isinstance(call, LeaseCall):
+            return [self.otherwise(hit, key, rest_ns) for hit in call.hits]
         return Refund(False) if isinstance(call, RefundCall) else None
 
     def answered(self) -> None:
