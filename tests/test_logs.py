@@ -27,11 +27,17 @@ SAFE = st.text(TOKEN_CHARACTERS, min_size=12, max_size=40).map("x9Q{}".format)
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Give the process back the logging it had."""
+    """Give the process back the logging it had; a server that another test ran here has quietened uvicorn."""
     root, flags = logging.root, ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks")
     before = root.handlers[:], root.level, [getattr(logging, flag, True) for flag in flags]
     hooks = sys.excepthook, threading.excepthook
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
     yield
+    for logger, its in zip(loggers, levels, strict=True):
+        logger.setLevel(its)
     logging.captureWarnings(capture=False)
     root.handlers[:], level, values = before
     root.setLevel(level)
