@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from inspect import iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Protocol
 
+from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.limiter.decision import Decision, PlainDecision
-from learnflow_core.limiter.memory import MemoryLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

@@ -8,6 +8,7 @@ from collections import deque
 from weakref import WeakSet
 
 from learnflow_core.limiter.bucket import given_back, settled, take
+from learnflow_core.limiter.checks import check, check_key, check_names, never_fits
 from learnflow_core.limiter.decision import BareDecision, Decision, Decisions, PlainDecision, Refund, Reset
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
@@ -39,8 +40,8 @@ class MemoryLimiter:
     and a key that gets a bucket of its own takes the shared debt along. Keys are kept as they come: where strangers
     choose them, bound their length.
 
-    `clock` gives whole nanoseconds and should not step. Where it steps back, nothing is granted, and no one waits
-    longer than a quota takes to fill; where it steps ahead, at most one filling is granted.
+    `clock` gives whole nanoseconds, should not step, and must not ask the limiter. Where it steps back, nothing is
+    granted, and no one waits longer than a quota takes to fill; where it steps ahead, at most one filling is granted.
     """
 
     implementation = "python"
@@ -83,7 +84,7 @@ class MemoryLimiter:
     def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:  # noqa: C901 - calls cost time
         """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
         if cost is not _ONE and (type(cost) is not int or cost < 1):
-            _check(key, quotas, cost)
+            check(key, quotas, cost)
         if quotas is not self._plan:
             self._learn(quotas)
         tables = self._tables
@@ -131,21 +132,21 @@ class MemoryLimiter:
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
         """One `hit` for each of the keys, in their order; see `Limiter`. If one is no str, none is made."""
         keys = [*keys]
-        _check("", quotas, cost)
+        check("", quotas, cost)
         for key in keys:
-            _check_key(key)
+            check_key(key)
         return Decisions([self.hit(key, quotas, cost) for key in keys])
 
     def _refuse(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         for quota in quotas:
             if cost > quota.burst:
-                raise _never(quota)
+                raise never_fits(quota)
         return PlainDecision(key, quotas, cost, now, [self._level(key, quota, now) for quota in quotas], False)
 
     def _learn(self, quotas: Sequence[Quota]) -> None:
         """Check a plan, and remember it by identity, so that those in use need not be checked at each decision."""
         if self._plans.get(id(quotas)) is not quotas:
-            _check_names(quotas)
+            check_names(quotas)
             if type(quotas) is not tuple:  # what can change is checked each time
                 return
             if len(self._plans) >= _PLANS:
@@ -155,7 +156,7 @@ class MemoryLimiter:
 
     def _hit_unknown(self, key: str, quotas: Sequence[Quota], cost: int, now: int) -> Decision:
         """Decide for a key that has not a bucket of its own for every quota."""
-        _check(key, quotas, cost)
+        check(key, quotas, cost)
         levels, after = self._consider(key, quotas, cost, now)
         if after is None:
             self.overflow_hits += any(self._shares(key, quota.bucket) for quota in quotas)
@@ -178,7 +179,7 @@ class MemoryLimiter:
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """What `hit` would answer now, without taking anything; see `Limiter`."""
-        _check(key, quotas, cost)
+        check(key, quotas, cost)
         return self._alone(self._peek, key, quotas, cost)
 
     def _peek(self, key: str, quotas: Sequence[Quota], cost: int) -> Decision:
@@ -281,32 +282,6 @@ class MemoryLimiter:
                 keys.append(key)
             else:
                 table.pop(key, None)
-
-
-def _check(key: str, quotas: Sequence[Quota], cost: int) -> None:
-    _check_key(key)
-    if type(cost) is not int:
-        raise TypeError(f"cost: an int is needed, not {type(cost).__name__}")
-    if cost < 1:
-        raise ValueError("cost: it must be at least 1; what was taken is given back by a refund")
-    _check_names(quotas)
-    for quota in quotas:
-        if cost > quota.burst:
-            raise _never(quota)
-
-
-def _check_key(key: str) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"key: a str is needed, not {type(key).__name__}")
-
-
-def _check_names(quotas: Sequence[Quota]) -> None:
-    if len({quota.name for quota in quotas}) < len(quotas):
-        raise ValueError("quotas: each needs a name of its own")
-
-
-def _never(quota: Quota) -> ValueError:
-    return ValueError(f"cost: {quota!r} never holds as much, so waiting cannot help")
 
 
 _limiters: WeakSet[MemoryLimiter] = WeakSet()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from struct import Struct, pack
 
+from learnflow_core.limiter.checks import check, check_key
 from learnflow_core.limiter.decision import Decision, Refund, Reset
-from learnflow_core.limiter.memory import _check as check
-from learnflow_core.limiter.memory import _check_key as check_key
 from storage_backends.valkey.cluster import slot_of
 from storage_backends.valkey.resp import ErrorReply, ProtocolError, parse
 from storage_backends.valkey.scripts import SCRIPTS
