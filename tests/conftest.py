@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from learnflow_core.limiter import MemoryLimiter, memory
+from storage_backends.valkey import AsyncLeasedValkeyLimiter, LeasedValkeyLimiter
 from tests.limiting import Implementation, running_on
 from tests.servers import Valkey
 from tests.valkey import held_asyncio_limiters, held_limiters
@@ -73,6 +74,18 @@ def valkey_limiters(valkey: Valkey) -> Iterator[Implementation]:
 @pytest.fixture(scope="session")
 def valkey_asyncio_limiters(valkey: Valkey) -> Iterator[Implementation]:
     with held_asyncio_limiters(valkey) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def valkey_leased_limiters(valkey: Valkey) -> Iterator[Implementation]:
+    with held_limiters(valkey, LeasedValkeyLimiter) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def valkey_leased_asyncio_limiters(valkey: Valkey) -> Iterator[Implementation]:
+    with held_asyncio_limiters(valkey, AsyncLeasedValkeyLimiter) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 from learnflow_core.limiter import Quota
-from learnflow_core.limiter.leases import TERM_NS, USABLE_NS, Hand, Lease, Reply, Request, Settlement
+from learnflow_core.limiter.leases import LEAST, TERM_NS, USABLE_NS, Hand, Lease, Reply, Request, Settlement
 
 
 class Buckets(Protocol):
@@ -175,7 +175,8 @@ class ModelStore:
         full_at = [bucket.full_at for bucket in self.buckets]
         allowed = [self._take(cost) for cost in request.costs]
         blocks = [bucket.may_lease(request.lease, request.share) for bucket in self.buckets]
-        block = max(0, min(request.block, *blocks))
+        block = min(request.block, *blocks)
+        block = block if block >= LEAST else 0
         if block:
             for bucket in self.buckets:
                 bucket.lease(request.lease, block)

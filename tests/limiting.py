@@ -56,7 +56,7 @@ class Implementation:
 
 
 IN_MEMORY = ["python", "c"]
-SHARED = ["valkey", "valkey_asyncio"]
+SHARED = ["valkey", "valkey_asyncio", "valkey_leased", "valkey_leased_asyncio"]
 """What there is to test. For each name, conftest.py has a fixture `NAME_limiters` that gives the Implementation."""
 
 _tested: list[Implementation] = []

@@ -116,13 +116,6 @@ def test_a_reset_fills_the_bucket_to_what_the_leases_leave(buckets: RealBuckets)
     assert buckets.ask(buckets.calls.peek("key", TEN, 1), TERM_NS).remaining == 5
 
 
-def test_a_look_at_costs_takes_nothing(buckets: RealBuckets) -> None:
-    request = Request("id.1", (), (10, 11), 0, 0)
-    look = LeaseCall(buckets.prefix.encode(), HELD.lease, buckets.plan, request, take=False)
-    for _ in range(2):
-        assert buckets.ask(look, TERM_NS).allowed == [True, False]
-
-
 def test_a_lease_is_of_every_quota_and_as_large_as_the_least_of_them_allows(line: socket.socket) -> None:
     plan = (Quota.per_second(100), Quota.per_day(50))
     buckets = RealBuckets(line, plan)

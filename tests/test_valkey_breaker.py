@@ -126,4 +126,4 @@ def test_the_next_outage_is_told_again(lines: pytest.LogCaptureFixture) -> None:
 def test_the_counts_can_be_read_in_a_log() -> None:
     counts = Counts()
     Health("s", "open", counts, BUDGET).failed("LOADING", START, times=3)
-    assert repr(counts) == "Counts(by_store=0, by_fallback=0, failures={'LOADING': 3})"
+    assert repr(counts) == "Counts(by_store=0, by_lease=0, by_fallback=0, failures={'LOADING': 3})"

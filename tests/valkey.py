@@ -14,7 +14,13 @@ from itertools import count
 from typing import Any, Final, TypeVar
 
 from learnflow_core.limiter import Decision, Quota
-from storage_backends.valkey import AsyncValkeyLimiter, Counts, ValkeyLimiter
+from storage_backends.valkey import (
+    AsyncLeasedValkeyLimiter,
+    AsyncValkeyLimiter,
+    Counts,
+    LeasedValkeyLimiter,
+    ValkeyLimiter,
+)
 from storage_backends.valkey.calls import TICK_NS, Calls
 from storage_backends.valkey.scripts import SCRIPTS, Script, Scripts
 from tests.limiting import Clock, Implementation
@@ -68,10 +74,24 @@ class Client:
         return self._call(self.limiter.reset, key, quotas)
 
 
+class _Forward:
+    """What a process's own clock shows, which never steps back: it goes on where the held one does."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen = self._now = clock.now
+
+    def __call__(self) -> int:
+        self._now += max(0, self._clock.now - self._seen)
+        self._seen = self._clock.now
+        return self._now
+
+
 class HeldLimiter(Client):
     """A limiter of keys that no other has, whose store tells the time that `clock` shows.
 
-    `limiter` is a new one that uses the connections of another.
+    `limiter` is a new one that uses the connections of another. One that leases has a clock of its own that
+    goes on with it, and gives back what is not used when a test looks after it.
     """
 
     def __init__(self, server: Valkey, clock: Clock, limiter: Any, call: Callable[..., Any]) -> None:
@@ -83,6 +103,9 @@ class HeldLimiter(Client):
         self._in_time = call
         limiter._store.calls = limiter._calls = Calls(self._prefix)
         limiter._calls.scripts = HELD
+        if isinstance(limiter, LeasedValkeyLimiter | AsyncLeasedValkeyLimiter):
+            limiter._hands.clock = _Forward(clock)
+            limiter._watch = lambda *_: None  # type: ignore[method-assign]
 
     def _at_its_time(self, method: Callable[..., Any], *args: object) -> Any:
         assert self.clock.now % TICK_NS == 0, "the clock stands at whole ticks"
@@ -118,17 +141,24 @@ def looping() -> Iterator[Callable[..., Any]]:
 
 
 CLIENTS = ["blocking", "asyncio"]
+LEASED_CLIENTS = ["blocking, leased", "asyncio, leased"]
+_CLASSES: Final[dict[str, type[ValkeyLimiter | AsyncValkeyLimiter]]] = {
+    "blocking": ValkeyLimiter,
+    "asyncio": AsyncValkeyLimiter,
+    "blocking, leased": LeasedValkeyLimiter,
+    "asyncio, leased": AsyncLeasedValkeyLimiter,
+}
 
 
 @contextmanager
 def open_client(kind: str, url: str, **options: Any) -> Iterator[Client]:
-    """One of the two clients."""
-    if kind == "blocking":
-        with ValkeyLimiter(url, **options) as limiter:
-            yield Client(limiter, at_once)
+    """One of the clients."""
+    far = _CLASSES[kind](url, **options)
+    if isinstance(far, ValkeyLimiter):
+        with far:
+            yield Client(far, at_once)
         return
     with looping() as call:
-        far = AsyncValkeyLimiter(url, **options)
         try:
             yield Client(far, call)
         finally:
@@ -136,12 +166,12 @@ def open_client(kind: str, url: str, **options: Any) -> Iterator[Client]:
 
 
 @contextmanager
-def held_limiters(server: Valkey) -> Iterator[Implementation]:
+def held_limiters(server: Valkey, kind: type[ValkeyLimiter] = ValkeyLimiter) -> Iterator[Implementation]:
     """Limiters for threads."""
     with ValkeyLimiter(server.url, budget_ns=PATIENT_NS) as first:
 
         def make(clock: Clock) -> HeldLimiter:
-            limiter = ValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+            limiter = kind(server.url, budget_ns=PATIENT_NS)
             limiter._servers = first._servers
             return HeldLimiter(server, clock, limiter, at_once)
 
@@ -149,14 +179,16 @@ def held_limiters(server: Valkey) -> Iterator[Implementation]:
 
 
 @contextmanager
-def held_asyncio_limiters(server: Valkey) -> Iterator[Implementation]:
+def held_asyncio_limiters(
+    server: Valkey, kind: type[AsyncValkeyLimiter] = AsyncValkeyLimiter
+) -> Iterator[Implementation]:
     """Limiters for an event loop."""
     with looping() as call:
         first = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
         call(first.peek, "key", (Quota.per_minute(1),))
 
         def make(clock: Clock) -> HeldLimiter:
-            limiter = AsyncValkeyLimiter(server.url, budget_ns=PATIENT_NS)
+            limiter = kind(server.url, budget_ns=PATIENT_NS)
             limiter._loop, limiter._nodes = first._loop, first._nodes
             return HeldLimiter(server, clock, limiter, call)
 

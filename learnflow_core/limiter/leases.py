@@ -29,15 +29,17 @@ The rest lets a clock be slow by an eighth, and what is given back at the last m
 SHARE = 8
 """A lease takes at most one part in so many of the tokens that are there: what is scarce is not held by one process."""
 
+LEAST = 2
+"""A lease is of so many tokens at least: below that, a decision of the store costs no more."""
+
 
 def block_for(used: int, elapsed_ns: int) -> int:
     """How many tokens to lease for whoever used so many in so long: what half a term needs at that pace.
 
-    A block is at most four times what was used, so that it grows by steps that are borne out; below two tokens it is
-    none, since a decision of the store costs no more.
+    A block is at most four times what was used, so that it grows by steps that are borne out; below `LEAST` it is none.
     """
     block = min(used * (TERM_NS // 2) // max(1, elapsed_ns), 4 * used)
-    return block if block > 1 else 0
+    return block if block >= LEAST else 0
 
 
 class Settlement(NamedTuple):
@@ -53,7 +55,7 @@ class Request(NamedTuple):
 
     The store first takes in the `settlements`. Then it decides each of the `costs`, in turn, as a request that takes so
     many tokens or none. Then it makes a lease by the name `lease`, of `block` tokens, or of as many as are one part in
-    `share` of what is there.
+    `share` of what is there, unless that is below `LEAST`.
     """
 
     lease: str
@@ -139,23 +141,29 @@ class Shared:
 
 
 class LeasedDecision(Decision):
-    """A decision that was made from memory.
+    """A decision that was made from memory. It allows; what memory cannot allow is for the store to decide.
 
     Its figures are those of the shared buckets as they were when last heard of, with what this process took since; what
-    others took or gave back since is not in them. `now_ns` is by the store's clock as far as the holder knows it: it is
-    never ahead. `receipt` is the lease whose tokens were taken.
+    others took or gave back since is not in them. `receipt` is the lease whose tokens were taken, `clock_ns` the
+    instant by the holder's clock, and `in_hand` what was left.
     """
 
-    __slots__ = ("allowed", "cost", "in_hand", "key", "now_ns", "quotas", "receipt", "shared")
+    __slots__ = ("clock_ns", "cost", "in_hand", "key", "quotas", "receipt", "shared")
 
     key: str
     quotas: Sequence[Quota]
     cost: int
-    now_ns: int
-    allowed: bool
+    allowed: bool = True
     receipt: Lease | None
+    clock_ns: int
     in_hand: int
     shared: Shared
+
+    @property
+    def now_ns(self) -> int:  # type: ignore[override]
+        """The instant by the store's clock as far as the holder knows it, in its ticks: it is never ahead."""
+        now_ns = self.clock_ns + self.shared.ahead_ns
+        return now_ns - now_ns % self.quotas[0].tick_ns
 
     @property
     def full_at_ns(self) -> Sequence[int]:  # type: ignore[override]

@@ -11,21 +11,23 @@ _log: Final = logging.getLogger("storage_backends.valkey")
 
 
 class Counts:
-    """What a limiter has done so far: answers `by_store`, decisions `by_fallback`, and `failures` of the store by kind.
+    """What a limiter has done so far: answers `by_store`, decisions `by_lease` and `by_fallback`, `failures` by kind.
 
     A kind is `connect`, `timeout`, `lost` (the connection broke before the answer), `protocol` (what came was no
     answer), or the code of an error that the server answered, such as `READONLY`.
     """
 
-    __slots__ = ("by_fallback", "by_store", "failures")
+    __slots__ = ("by_fallback", "by_lease", "by_store", "failures")
 
     def __init__(self) -> None:
         self.by_store = 0
+        self.by_lease = 0
         self.by_fallback = 0
         self.failures: dict[str, int] = {}
 
     def __repr__(self) -> str:
-        return f"Counts(by_store={self.by_store}, by_fallback={self.by_fallback}, failures={self.failures})"
+        told = (f"{field}={getattr(self, field)}" for field in ("by_store", "by_lease", "by_fallback", "failures"))
+        return f"Counts({', '.join(told)})"
 
 
 class Health:

@@ -29,11 +29,9 @@ class LeaseCall(Call):
         quotas: Sequence[Quota],
         request: Request,
         hits: Sequence[DecideCall] = (),
-        *,
-        take: bool = True,
     ) -> None:
         told, costs = request.settlements, request.costs
-        numbers: list[float] = [take, request.block, request.share, len(told), len(costs), len(quotas)]
+        numbers: list[float] = [request.block, request.share, len(told), len(costs), len(quotas)]
         for quota in quotas:
             numbers += (quota.interval_ns // TICK_NS, quota.capacity_ns // TICK_NS, quota.longest_ns // TICK_NS)
         for settlement in told:

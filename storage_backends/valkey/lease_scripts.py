@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from learnflow_core.limiter.leases import TERM_NS
+from learnflow_core.limiter.leases import LEAST, TERM_NS
 
 # An end further ahead than a term has seen the clock step back. The floor is raised before less is held, at the instant
 # at which it is less.
@@ -68,7 +68,7 @@ KEEP_LEASES: Final = """
 
 # What a `learnflow_core.limiter.leases.Request` asks for, in its order.
 LEASE: Final = """
-local take, block, share, told, asked, buckets, at = struct.unpack('<dddddd', ARGV[1])
+local block, share, told, asked, buckets, at = struct.unpack('<ddddd', ARGV[1])
 leases = leases or {}
 local intervals, capacities = {}, {}
 for i = 1, buckets do
@@ -130,19 +130,19 @@ for i = 1, asked do
   cost, at = struct.unpack('<d', ARGV[1], at)
   local fits = room_for(cost)
   allowed[i] = fits and '1' or '0'
-  if fits and take == 1 then debts_of(cost) end
+  if fits then debts_of(cost) end
 end
 
 for bucket, interval in pairs(intervals) do
   local there = math.floor((capacities[bucket] - (full_at[bucket] - now)) / interval)
   block = math.min(block, math.floor(there / share))
 end
-if block < 1 or place_of(ARGV[2]) then
+if block < LEAST or place_of(ARGV[2]) then
   block = 0
 else
   leases[#leases + 1] = {id = ARGV[2], ends = now + TERM, debts = debts_of(block)}
 end
-""".replace("TERM", str(TERM_NS // 1_000))
+""".replace("LEAST", str(LEAST)).replace("TERM", str(TERM_NS // 1_000))
 
 LEASED: Final = """
 return struct.pack('<ddd' .. ('d'):rep(#levels), now, era, block, unpack(levels))

@@ -155,12 +155,12 @@ class Scripts(NamedTuple):
 
     `reset` fills the buckets and begins another era. `ARGV` has the buckets' names and nothing else. It answers 1.
 
-    `lease` does what a `learnflow_core.limiter.leases.Request` asks for. Packed: 1 to take the costs or 0 to look, the
-    block, the share, and how many settlements, costs and buckets there are; for each bucket the interval, the capacity
-    and the longest debt; for each settlement what is left, and 1 if it is final; the costs. `ARGV[2]` is the id of the
-    lease to make, those that are settled follow, then the buckets' names. It answers, packed, the store's clock, the
-    era, the block, and for each bucket the instant at which it was full again before the costs; then a digit for each
-    settlement, whether the lease was known, and for each cost, whether it passes.
+    `lease` does what a `learnflow_core.limiter.leases.Request` asks for. Packed: the block, the share, and how many
+    settlements, costs and buckets there are; for each bucket the interval, the capacity and the longest debt; for each
+    settlement what is left, and 1 if it is final; the costs. `ARGV[2]` is the id of the lease to make, those that are
+    settled follow, then the buckets' names. It answers, packed, the store's clock, the era, the block, and for each
+    bucket the instant at which it was full again before the costs; then a digit for each settlement, whether the lease
+    was known, and for each cost, whether it passes.
     """
 
     decide: Script

@@ -131,9 +131,9 @@ class Servers:
             server = self._messenger(server)
         return self._answers(server, [(call, key)], started + self._store.budget_ns)[0]
 
-    def ask_many(self, questions: Sequence[tuple[Call, str]]) -> list[Any]:
-        """The same for several, which are sent to each server together."""
-        until = time.monotonic_ns() + self._store.budget_ns
+    def ask_many(self, questions: Sequence[tuple[Call, str]], until: int | None = None) -> list[Any]:
+        """The same for several, which are sent to each server together; answered by `until`, or within the budget."""
+        until = until or time.monotonic_ns() + self._store.budget_ns
         if self._map is not None and not self._map.is_learnt:
             self._learn(self._map, until)
         of_server: dict[Server, list[int]] = {}
