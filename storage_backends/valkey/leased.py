@@ -65,17 +65,14 @@ class LeasedValkeyLimiter(ValkeyLimiter):
         return made
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
-        """One `hit` for each of the keys, in their order; those of rare callers are sent together. See `Limiter`."""
+        """One `hit` for each of the keys, in their order, those for the store sent together; see `Limiter`."""
         call, asked = self._calls.hit_many(keys, quotas, cost)
         if not call.quotas:
             return Decisions([self._store.unlimited(call, key) for key in asked])
         self._check_open()
         made = Decisions()
         for start in range(0, len(asked), CHUNK):
-            chunk = asked[start : start + CHUNK]
-            hands = {key: self._hands.find(call, key, quotas) for key in chunk}
-            rare = iter(self._ask_all(call, [key for key in chunk if hands[key] is None]))
-            made += [next(rare) if hand is None else self._decide(hand, call) for hand in map(hands.get, chunk)]
+            made += self._decide_many(call, asked[start : start + CHUNK], quotas)
         return made
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
@@ -119,17 +116,19 @@ class LeasedValkeyLimiter(ValkeyLimiter):
 
     def _decide(self, hand: CallerHand, call: DecideCall) -> Decision:
         """From memory, or by the store, which is asked by one thread for all that wait; within the budget."""
-        until = time.monotonic_ns() + self._store.budget_ns
+        until = self._until()
         waiter = _Waiter()
         decision = self._hands.wait(hand, call, waiter)
-        if decision is not None:
-            return decision
+        return self._decided(hand, call, waiter, until) if decision is None else decision
+
+    def _decided(self, hand: CallerHand, call: DecideCall, waiter: _Waiter, until: int) -> Decision:
+        """What comes of waiting."""
         self._watch()
-        if hand.turn.acquire(timeout=self._store.budget_ns / 1e9):
+        left_s = max(0, until - time.monotonic_ns()) / 1e9
+        if not waiter.done() and hand.turn.acquire(timeout=left_s):
             try:
-                while waiter.decision is None and (exchange := self._hands.closing(hand)):
-                    self._exchange_all(self._hands.give_back(hand.key, but=hand), until)
-                    self._exchange_all([exchange], until)
+                while not waiter.done() and (exchange := self._hands.closing(hand)):
+                    self._exchange_all([*self._hands.give_back(hand.key, but=hand), exchange], until)
             finally:
                 hand.turn.release()
         if waiter.decision is None:
@@ -137,19 +136,41 @@ class LeasedValkeyLimiter(ValkeyLimiter):
             return self._without(call, hand.key)
         return waiter.decision
 
+    def _decide_many(self, call: DecideCall, keys: list[str], quotas: Sequence[Quota]) -> list[Decision]:
+        """The same for many keys, of whom those that have no hand are asked for in the same write."""
+        until = self._until()
+        hands = {key: self._hands.find(call, key, quotas) for key in keys}
+        waiters = [(hand, _Waiter()) for hand in map(hands.get, keys)]
+        for hand, waiter in waiters:
+            decision = self._hands.wait(hand, call, waiter) if hand else None
+            waiter.decision = decision or waiter.decision  # from now on another thread may have it answered
+        waited_for = [hand for hand in hands.values() if hand is not None and hand.waiting]
+        turns = [hand for hand in waited_for if hand.turn.acquire(blocking=False)]
+        try:
+            asked = [exchange for hand in turns if (exchange := self._hands.closing(hand))]
+            rare = iter(self._ask_all(call, [key for key in keys if hands[key] is None], asked, until))
+        finally:
+            for hand in turns:
+                hand.turn.release()
+        return [self._decided(hand, call, waiter, until) if hand else next(rare) for hand, waiter in waiters]
+
+    def _until(self) -> int:
+        return time.monotonic_ns() + self._store.budget_ns
+
     def _without(self, call: DecideCall, key: str) -> Decision:
         decision = self._store.otherwise(call, key, PAUSE_NS)
         assert isinstance(decision, Decision)
         return decision
 
-    def _ask_all(self, call: Call, keys: list[str]) -> list[Any]:
-        """What the store answers to the call for each of the keys, having back what was in hand for them."""
-        backs = [back for key in dict.fromkeys(keys) for back in self._hands.give_back(key)]
-        answers = self._servers.ask_many(
-            [*((back.call, back.hand.key) for back in backs), *((call, key) for key in keys)]
-        )
-        self._take_in(backs, answers[: len(backs)])
-        return answers[len(backs) :]
+    def _ask_all(
+        self, call: Call, keys: list[str], exchanges: Sequence[Exchange] = (), until: int | None = None
+    ) -> list[Any]:
+        """What the store answers to the call for each of the keys, after having back what was in hand for them."""
+        before = [back for key in dict.fromkeys(keys) for back in self._hands.give_back(key)] + list(exchanges)
+        asked = [(exchange.call, exchange.hand.key) for exchange in before]
+        answers = self._servers.ask_many([*asked, *((call, key) for key in keys)], until)
+        self._take_in(before, answers[: len(before)])
+        return answers[len(before) :]
 
     def _exchange_all(self, exchanges: Sequence[Exchange], until: int | None = None) -> None:
         if exchanges:
@@ -196,6 +217,10 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.decision: Decision | None = None
+
+    def done(self) -> bool:
+        """Whether there is one."""
+        return self.decision is not None
 
 
 def _look_after(watched: ref[LeasedValkeyLimiter]) -> None:
