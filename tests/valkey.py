@@ -24,7 +24,7 @@ from storage_backends.valkey import (
 from storage_backends.valkey.calls import TICK_NS, Calls
 from storage_backends.valkey.scripts import SCRIPTS, Script, Scripts
 from tests.limiting import Clock, Implementation
-from tests.servers import Valkey
+from tests.servers import Valkey, eventually
 
 T = TypeVar("T")
 
@@ -73,6 +73,9 @@ class Client:
     def reset(self, key: str, quotas: Sequence[Quota]) -> Any:
         return self._call(self.limiter.reset, key, quotas)
 
+    def close(self) -> None:
+        self._call(self.limiter.close if isinstance(self.limiter, ValkeyLimiter) else self.limiter.aclose)
+
 
 class _Forward:
     """What a process's own clock shows, which never steps back: it goes on where the held one does."""
@@ -97,21 +100,47 @@ class HeldLimiter(Client):
     def __init__(self, server: Valkey, clock: Clock, limiter: Any, call: Callable[..., Any]) -> None:
         super().__init__(limiter, self._at_its_time)
         self.clock = clock
-        self._prefix = f"{next(_numbers):08}:"
         self._server = server
-        self._told: int | None = None
         self._in_time = call
-        limiter._store.calls = limiter._calls = Calls(self._prefix)
-        limiter._calls.scripts = HELD
+        self.use(f"{next(_numbers):08}:")
         if isinstance(limiter, LeasedValkeyLimiter | AsyncLeasedValkeyLimiter):
             limiter._hands.clock = _Forward(clock)
             limiter._watch = lambda *_: None  # type: ignore[method-assign]
+
+    def use(self, prefix: str) -> None:
+        """Take from the buckets of that prefix, as another limiter may as well."""
+        self.prefix = prefix
+        self._told: int | None = None
+        self.limiter._store.calls = self.limiter._calls = Calls(prefix)
+        self.limiter._calls.scripts = HELD
+
+    def look(self) -> None:
+        """What a limiter that leases does from time to time."""
+        if isinstance(self.limiter, LeasedValkeyLimiter):
+            self.limiter.look()
+        else:
+            self._call(self._awaited, self.limiter._look)
+
+    def wait_for_renewals(self) -> None:
+        """Wait until nothing is being asked for."""
+        eventually(lambda: not any(hand.turn.locked() for hand in self.limiter._hands.everyone()))
+
+    def give_back(self, key: str) -> None:
+        """Give back all that is in hand."""
+        if isinstance(self.limiter, LeasedValkeyLimiter):
+            self.limiter._exchange_all(self.limiter._hands.give_back(key))
+        else:
+            self._call(self._awaited, self.limiter._give_back, key)
+
+    @staticmethod
+    async def _awaited(method: Callable[..., None], *args: object) -> None:
+        method(*args)
 
     def _at_its_time(self, method: Callable[..., Any], *args: object) -> Any:
         assert self.clock.now % TICK_NS == 0, "the clock stands at whole ticks"
         if self._told != self.clock.now:
             self._told = self.clock.now
-            self._server.call("SET", f"clock {self._prefix}", str(self.clock.now // TICK_NS))
+            self._server.call("SET", f"clock {self.prefix}", str(self.clock.now // TICK_NS))
         return self._in_time(method, *args)
 
 

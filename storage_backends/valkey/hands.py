@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LOOK_NS: Final = TERM_NS // 16
 """How often a hand is looked at, so that what may not be used any more is given back well before the store ends it."""
 
+WAKE_S: Final = LOOK_NS / 4e9
+"""How often to see whose turn it is to be looked at, so that not all are looked at together."""
+
 QUIET_LOOKS: Final = 4
 """After so many looks at which nothing had been used everything is given back; a hand that is empty is dropped."""
 

@@ -12,7 +12,7 @@ from learnflow_core.limiter.decision import Decision, Decisions, Refund, Reset
 from learnflow_core.limiter.leases import LeasedDecision
 from storage_backends.valkey.blocking import ValkeyLimiter
 from storage_backends.valkey.breaker import PAUSE_NS
-from storage_backends.valkey.hands import LOOK_NS, Hands
+from storage_backends.valkey.hands import WAKE_S, Hands
 from storage_backends.valkey.store import BUDGET_NS, CHUNK
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ class LeasedValkeyLimiter(ValkeyLimiter):
         hands = {key: self._hands.find(call, key, quotas) for key in keys}
         waiters = [(hand, _Waiter()) for hand in map(hands.get, keys)]
         for hand, waiter in waiters:
-            decision = self._hands.wait(hand, call, waiter) if hand else None
-            waiter.decision = decision or waiter.decision  # from now on another thread may have it answered
+            if hand and (decision := self._hands.wait(hand, call, waiter)):
+                waiter.decision = decision  # else another thread may have it answered by now
         waited_for = [hand for hand in hands.values() if hand is not None and hand.waiting]
         turns = [hand for hand in waited_for if hand.turn.acquire(blocking=False)]
         try:
@@ -227,5 +227,5 @@ def _look_after(watched: ref[LeasedValkeyLimiter]) -> None:
     limiter = watched()
     while limiter is not None and limiter.look():
         del limiter
-        time.sleep(LOOK_NS / 1e9)
+        time.sleep(WAKE_S)
         limiter = watched()

@@ -9,7 +9,7 @@ from learnflow_core.limiter.decision import Decision, Decisions, Refund, Reset
 from learnflow_core.limiter.leases import LeasedDecision
 from storage_backends.valkey.asynchronous import AsyncValkeyLimiter
 from storage_backends.valkey.breaker import PAUSE_NS
-from storage_backends.valkey.hands import LOOK_NS, Hands
+from storage_backends.valkey.hands import WAKE_S, Hands
 from storage_backends.valkey.store import BUDGET_NS, CHUNK
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class AsyncLeasedValkeyLimiter(AsyncValkeyLimiter):
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look after the hands as long as there are any."""
         if self._timer is None and len(self._hands):
-            self._timer = loop.call_later(LOOK_NS / 1e9, self._look)
+            self._timer = loop.call_later(WAKE_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
