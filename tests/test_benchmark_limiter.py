@@ -21,6 +21,7 @@ from benchmarks.limiter.groups import (
     row_of,
     title_of,
     title_of_batches,
+    title_of_leases,
 )
 from benchmarks.limiter.names import EMPTY, PURE
 from benchmarks.limiter.ours import ALLOWED, PLANS
@@ -29,6 +30,7 @@ from benchmarks.limiter.plots import can_draw, draw
 from benchmarks.limiter.sampling import Worker
 from benchmarks.limiter.subjects import OURS, SUBJECTS, THEIRS, Subject
 from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Usage, compiled
+from benchmarks.limiter.valkey import LEASED_KEYS
 from benchmarks.limiter.worker import Ask, Bench, Order
 from learnflow_core.limiter import Quota
 from learnflow_core.limiter.quota import SECOND_NS
@@ -66,6 +68,7 @@ def test_every_part_is_measured(report: dict[str, Any]) -> None:
     if valkey_server.found() is None:
         missing("a Valkey server")
     titles = report["results"].keys()
+    assert titles >= {title_of_leases(size) for size in LEASED_KEYS}
     assert titles >= {title_of(1, plan) for plan in PLANS}
     assert titles >= {FIRST_CALLS, THREADED, title_of_batches(1), REPLIES, ONE_AT_A_TIME, ONE_IN_A_LOOP, IN_TASKS}
     assert report["import_ms"].keys() == {"pass", "import learnflow_core.limiter"}

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks.limiter.groups import IN_TASKS, ONE_AT_A_TIME, REPLIES, row_of, title_of, title_of_batches
+from benchmarks.limiter.groups import (
+    IN_TASKS,
+    ONE_AT_A_TIME,
+    REPLIES,
+    row_of,
+    title_of,
+    title_of_batches,
+    title_of_leases,
+)
 from benchmarks.limiter.names import (
     ACCELERATED,
     EMPTY,
+    LEASED,
     PURE,
     REDIS_PY_ASYNC,
     SCRIPT,
@@ -101,6 +110,13 @@ GOALS = (
         faster(IN_TASKS, SHARED_ASYNC, CORE, "wall_ns"),
     ),
     Goal("Valkey, one at a time, beside throttled-py", 6, "x", faster(ONE_AT_A_TIME, SHARED, THROTTLED, "wall_ns")),
+    Goal("leased over Valkey, of pure in memory", 0.5, "", faster(title_of_leases(1), LEASED, PURE, "wall_ns")),
+    Goal(
+        "leased over Valkey, of accelerated in memory",
+        0.5,
+        "",
+        faster(title_of_leases(1), LEASED, ACCELERATED, "wall_ns"),
+    ),
     Goal("limit of an HTTP reply, pure Python", 5, "µs", microseconds(REPLIES, in_the_server(PURE)), at_least=False),
     Goal(
         "limit of an HTTP reply, accelerated",

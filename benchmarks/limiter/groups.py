@@ -98,6 +98,11 @@ def title_of_batches(size: int) -> str:
     return f"batches, {title_of(size, ALLOWED)}"
 
 
+def title_of_leases(size: int) -> str:
+    """The title of the group of limiters that lease, and of those beside them, with so many keys."""
+    return f"leased over Valkey, {title_of(size, ALLOWED)}"
+
+
 def row_of(subject: str, way: str) -> str:
     """The name of the row of a way to ask; `hit` alone has the subject's own."""
     return subject if way == HIT else f"{subject}: {way}"

@@ -21,4 +21,5 @@ def in_a_loop(name: str) -> str:
 
 
 SHARED, SHARED_ASYNC = without_a_loop("learnflow"), in_a_loop("learnflow")
+LEASED, LEASED_ASYNC = without_a_loop("learnflow leased"), in_a_loop("learnflow leased")
 REDIS_PY, REDIS_PY_ASYNC = without_a_loop("the same script by redis-py"), in_a_loop("the same script by redis-py")

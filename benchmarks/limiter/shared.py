@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from itertools import pairwise
+from os import urandom
 from struct import pack
 from typing import Any
 
 from benchmarks.limiter.usage import BATCHES, HIT, PIPELINED, Plan, Usage
-from storage_backends.valkey import AsyncValkeyLimiter, ValkeyLimiter
+from storage_backends.valkey import AsyncLeasedValkeyLimiter, AsyncValkeyLimiter, LeasedValkeyLimiter, ValkeyLimiter
 from storage_backends.valkey.calls import Call, Calls
 from storage_backends.valkey.resp import command, parse
 
@@ -84,6 +85,20 @@ def ours_async(plan: Plan, path: str) -> Usage:
     limiter = AsyncValkeyLimiter(f"unix://{path}", fallback="closed", budget_ns=PATIENCE_NS)
     ways = {HIT: "allowed = await hit(key, plan)", IN_BATCHES: "allowed = (await hit_many(key, plan))[-1]"}
     return Usage(ways, {"hit": limiter.hit, "hit_many": limiter.hit_many, "plan": plan}, awaits=True)
+
+
+def leased(plan: Plan, path: str) -> Usage:
+    """The project's limiter that decides from tokens it leases; with buckets that nobody has taken from before."""
+    limiter = LeasedValkeyLimiter(f"unix://{path}", fallback="closed", budget_ns=PATIENCE_NS, prefix=urandom(8).hex())
+    return Usage({HIT: "allowed = hit(key, plan)"}, {"hit": limiter.hit, "plan": plan})
+
+
+def leased_async(plan: Plan, path: str) -> Usage:
+    """The same in an event loop."""
+    limiter = AsyncLeasedValkeyLimiter(
+        f"unix://{path}", fallback="closed", budget_ns=PATIENCE_NS, prefix=urandom(8).hex()
+    )
+    return Usage({HIT: "allowed = await hit(key, plan)"}, {"hit": limiter.hit, "plan": plan}, awaits=True)
 
 
 def redis_py(plan: Plan, path: str) -> Usage:
