@@ -295,6 +295,13 @@ class World:
             request = holder.hand.closing(holder.next_id(), costs, block, now)
         else:
             request = holder.hand.renewal(holder.next_id(), block, now)
+        return self._leaving(holder, request)
+
+    def give_back(self, holder: Holder) -> Message:
+        """The holder sends back what it may not use any more."""
+        return self._leaving(holder, holder.hand.giving_back(holder.next_id(), holder.clock.at(self.now)))
+
+    def _leaving(self, holder: Holder, request: Request) -> Message:
         holder.waiting.add(request.lease)
         return Message(holder, request._replace(share=self.share))
 

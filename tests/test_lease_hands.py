@@ -157,6 +157,7 @@ def test_a_running_low_asks_once_for_the_next_block_while_the_first_goes_on(desk
         assert desk.hit()
     assert len(asked) == 1
     assert asked[0]
+    assert desk.hands.renewal(hand) is None, "another thread has asked"
     desk.exchange(asked[0])
     assert desk.hits(100, apart_ns=0) == 100
 
@@ -193,16 +194,16 @@ def test_what_is_not_used_is_given_back_soon(desk: Desk) -> None:
 
 
 def test_what_may_not_be_used_any_more_is_given_back_before_the_store_ends_it(desk: Desk) -> None:
-    desk.hits(20_000)
+    desk.hits(5_000)
     [hand] = desk.hands.everyone()
-    lost = 0
-    for _ in range(300):  # seldom enough for the lease to outlast its time, often enough not to be idle
+    stop_ns = max(lease.stop_ns for lease in hand.leases)
+    while desk.clock.now < stop_ns - LOOK_NS:  # often enough not to be idle
         desk.pass_time(LOOK_NS)
-        desk.hit()
-        standing = desk.kept_of("key").buckets[0].leases
-        lost += any(lease.left and lease.id not in standing for lease in hand.leases)
-    assert lost == 0
-    assert any(settlement.final and settlement.left for request in desk.asked for settlement in request.settlements)
+        assert desk.hit()
+    assert desk.outstanding() > 1_000
+    desk.pass_time(stop_ns + (TERM_NS - USABLE_NS) - 1 - desk.clock.now)
+    assert desk.outstanding() == 0
+    assert any(settlement.final and settlement.left > 1_000 for settlement in desk.asked[-1].settlements)
 
 
 def test_nothing_is_used_after_its_time(desk: Desk) -> None:
@@ -333,10 +334,11 @@ def test_two_plans_of_one_caller_have_hands_of_their_own_and_the_other_can_be_gi
     call = desk.store.calls.hit("key", SCARCE, 1)
     hand = desk.hands.find(call, "key", SCARCE)
     assert hand is not None
+    assert desk.hands.find(call, "key", SCARCE) is hand
     assert desk.hands.take("key", SCARCE, 1) is None
     assert desk.hit(), "who turns back to the first plan finds its hand"
-    assert [back.hand for back in desk.hands.give_back("key", but=hand)] == [first]
     assert desk.hands.give_back("key", but=first) == []
+    assert [back.hand for back in desk.hands.give_back("key", but=hand)] == [first]
     assert desk.hands.give_back("another") == []
 
 
@@ -357,6 +359,19 @@ def test_a_peek_takes_nothing_and_cannot_be_refunded(desk: Desk) -> None:
     assert seen.remaining == again.remaining
     assert desk.hands.peek(call, "another") is None
     assert desk.hands.peek(desk.store.calls.peek("key", PLAN, 900_000), "key") is None
+
+
+def test_the_figures_of_a_decision_are_those_of_a_peek_behind_it(desk: Desk) -> None:
+    call = desk.store.calls.peek("key", PLAN, 1)
+    aside = 0
+    for _ in range(20_000):
+        decision = desk.hit()
+        seen = desk.hands.peek(call, "key")
+        if decision and seen and decision.shared is seen.shared:
+            assert decision.full_at_ns == seen.full_at_ns
+            aside += desk.hands.everyone()[0].aside > 0
+        desk.clock.now += 10 * MICROSECOND
+    assert aside > 100
 
 
 def test_decisions_from_memory_are_counted(desk: Desk) -> None:

@@ -95,6 +95,10 @@ class Adversary(RuleBasedStateMachine):
     def ask(self, who: int, costs: tuple[int, ...], block: int, close: bool) -> Message:
         return self.world.ask(self.world.holders[who], costs, block, close=close)
 
+    @rule(who=st.integers(0, 2), target=requests)
+    def give_back(self, who: int) -> Message:
+        return self.world.give_back(self.world.holders[who])
+
     @rule(request=requests, target=replies)
     def a_request_arrives_for_the_first_time_or_again(self, request: Message) -> Message:
         reply = self.world.arrive(request)

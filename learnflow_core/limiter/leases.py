@@ -225,6 +225,8 @@ class Hand:
         self._spares = [lease for lease in self._spares if lease not in over]
         self.aside = sum(lease.left for lease in self._spares)
         settlements = [lease.close() for lease in [*self._take_ended(), *over]]
+        if self.lease in over:
+            self.lease = Lease("", 0, 0)
         return Request(lease_id, tuple(settlements), (), 0, now_ns)
 
     def receive(self, quotas: Sequence[Quota], request: Request, reply: Reply, now_ns: int) -> None:

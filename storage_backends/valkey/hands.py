@@ -250,7 +250,7 @@ class Hands:
         """The decision from memory or, if there is none, a place in the line of those who wait."""
         with self._alone:
             now_ns = self.clock()
-            if hand.waiting or not hand.spend(call.cost, now_ns):
+            if not hand.spend(call.cost, now_ns):
                 hand.waiting.append(Waiting(waiter, call, now_ns))
                 return None
             return self._decision(hand, call.cost, now_ns)

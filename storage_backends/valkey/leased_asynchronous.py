@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from learnflow_core.limiter.quota import Quota
-    from storage_backends.valkey.calls import RefundCall
+    from storage_backends.valkey.calls import Call, RefundCall
     from storage_backends.valkey.fallback import Policy
     from storage_backends.valkey.hands import CallerHand, Exchange
+    from storage_backends.valkey.nodes import Nodes
 
 
 class AsyncLeasedValkeyLimiter(AsyncValkeyLimiter):
@@ -115,7 +116,7 @@ class AsyncLeasedValkeyLimiter(AsyncValkeyLimiter):
             self._answer_without(hand)
         if self._nodes is not None and self._loop is asyncio.get_running_loop():
             for _ in range(2):  # the second time what had been asked for before
-                await asyncio.gather(*[self._ask(back.call, back.hand.key) for back in self._hands.give_back_all()])
+                await asyncio.gather(*map(self._have_back, self._hands.give_back_all()))
         self._hands.forget()
         await super().aclose()
 
@@ -129,15 +130,28 @@ class AsyncLeasedValkeyLimiter(AsyncValkeyLimiter):
     def _refund(self, decision: Decision) -> RefundCall | Refund:
         return self._hands.undo(decision) if isinstance(decision, LeasedDecision) else self._store.refund(decision)
 
+    async def _have_back(self, back: Exchange) -> None:
+        await super()._ask(back.call, back.hand.key)
+
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, which has a connection; in another one than before nothing is in hand, nor under way."""
+        """The loop, if the limiter is open."""
+        if self._closed:
+            raise RuntimeError("the limiter is closed")
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin(loop)
-            self._hands.forget()
-            self._ready.clear()
-            self._timer = None
         return loop
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> Nodes:
+        """In another loop than before nothing is in hand, nor under way."""
+        self._hands.forget()
+        self._ready.clear()
+        self._timer = None
+        return super()._begin(loop)
+
+    def _ask(self, call: Call, key: str) -> asyncio.Future[Any]:
+        self._running_loop()
+        return super()._ask(call, key)
 
     def _soon(self, loop: asyncio.AbstractEventLoop, hand: CallerHand) -> None:
         """Ask the store at the end of this turn of the loop, for all who wait by then; unless it is being asked."""
@@ -173,6 +187,8 @@ class AsyncLeasedValkeyLimiter(AsyncValkeyLimiter):
 
     def _renew(self, hand: CallerHand) -> None:
         """Ask for the next block, in the background."""
+        if self._closed:
+            return
         self._running_loop()
         if hand.turn.acquire(blocking=False):
             exchange = self._hands.renewal(hand)
