@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
 
 from learnflow_core.limiter import Decision, Quota, Refund
-from learnflow_core.limiter.leases import SHARE, TERM_NS, USABLE_NS, LeasedDecision, Request
+from learnflow_core.limiter.leases import SHARE, TERM_NS, USABLE_NS, Lease, LeasedDecision, Request
 from storage_backends.valkey import hands
 from storage_backends.valkey.calls import TICK_NS, RefundCall
 from storage_backends.valkey.hands import (
@@ -204,6 +207,67 @@ def test_what_may_not_be_used_any_more_is_given_back_before_the_store_ends_it(de
     desk.pass_time(stop_ns + (TERM_NS - USABLE_NS) - 1 - desk.clock.now)
     assert desk.outstanding() == 0
     assert any(settlement.final and settlement.left > 1_000 for settlement in desk.asked[-1].settlements)
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_use_every_token_once_and_put_back_what_they_undo(desk: Desk) -> None:
+    desk.hits(20_000)
+    desk.hands._on_low = lambda hand: None
+    [hand] = desk.hands.everyone()
+    before = sum(lease.left for lease in hand.leases)
+
+    def take_and_undo(times: int) -> int:
+        kept = 0
+        for number in range(times):
+            decision = desk.hands.take("key", PLAN, 1)
+            if decision and (number % 2 or not desk.hands.undo(decision)):
+                kept += 1
+        return kept
+
+    with ThreadPoolExecutor(8) as threads:
+        kept = sum(threads.map(take_and_undo, [before // 8] * 8))
+    assert kept > before / 4
+    assert sum(lease.left for lease in hand.leases) == before - kept
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_is_given_back_while_threads_take_is_used_by_none_of_them(desk: Desk) -> None:
+    desk.hits(500)
+    desk.hands._on_low = lambda hand: None
+    [hand] = desk.hands.everyone()
+    granted = sum(lease.left for lease in hand.leases)
+    done = threading.Event()
+
+    def take() -> int:
+        taken = 0
+        while not done.is_set():
+            taken += desk.hands.take("key", PLAN, 1) is not None
+        return taken
+
+    back = 0
+    with ThreadPoolExecutor(4) as threads:
+        takers = [threads.submit(take) for _ in range(4)]
+        for number in range(3_000):
+            for exchange in desk.hands.give_back_all():
+                back += sum(settlement.left for settlement in exchange.request.settlements)
+            with desk.hands._alone:
+                hand.lease = Lease(f"lease {number}", 50, desk.clock.now + USABLE_NS)
+                granted += 50
+        for exchange in desk.hands.give_back_all():
+            back += sum(settlement.left for settlement in exchange.request.settlements)
+        done.set()
+        taken = sum(taker.result() for taker in takers)
+    assert taken > 100
+    assert taken + back == granted
 
 
 def test_nothing_is_used_after_its_time(desk: Desk) -> None:

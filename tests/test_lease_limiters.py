@@ -69,6 +69,7 @@ def warm(client: Any, key: str, plan: tuple[Quota, ...] = DAY) -> int:
 @pytest.mark.parametrize("kind", LEASED_CLIENTS)
 def test_whoever_asks_often_is_decided_from_memory(kind: str, valkey: Valkey) -> None:
     with open_client(kind, valkey.url, budget_ns=PATIENT_NS) as client:
+        before = time.time_ns()
         made = [client.hit(next(keys) if number == 500 else "hot", LARGE) for number in range(1_000)]
         leased = sum(isinstance(decision, LeasedDecision) for decision in made)
         assert leased > 900
@@ -76,6 +77,9 @@ def test_whoever_asks_often_is_decided_from_memory(kind: str, valkey: Valkey) ->
         assert client.counts.by_store < 100
         assert all(decision.allowed and decision.fallback is None for decision in made)
         assert client.limiter.implementation == "valkey-leased"
+        last = client.hit("hot", LARGE)
+        assert before - 1_000_000 <= made[-1].now_ns <= last.now_ns <= time.time_ns(), "it is the store's clock"
+        assert last.now_ns % TICK_NS == 0
 
 
 async def test_it_fulfils_the_port_and_a_decision_from_memory_needs_no_turn_of_the_loop(valkey: Valkey) -> None:
@@ -447,6 +451,17 @@ def test_whoever_waits_behind_another_request_waits_no_longer_than_the_budget(ki
     assert first[1] is None
     assert behind[1] == "open"
     assert behind[0] < 1.25
+
+
+def test_a_thread_that_has_waited_too_long_is_not_decided_for_any_more(valkey: Valkey) -> None:
+    key = next(keys)
+    with LeasedValkeyLimiter(valkey.url, fallback="closed", budget_ns=200_000_000) as limiter:
+        for _ in range(2):
+            limiter.hit(key, DAY)
+        [hand] = limiter._hands.everyone()
+        with hand.turn:  # as by a thread that asks
+            assert limiter.hit(key, DAY).fallback == "closed"
+        assert limiter.hit(key, DAY).remaining == 10_000 - 3
 
 
 FORKING = """

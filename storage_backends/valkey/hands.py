@@ -14,19 +14,18 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from learnflow_core.limiter.decision import Refund
-from learnflow_core.limiter.leases import TERM_NS, Hand, Lease, LeasedDecision, Reply, block_for
+from learnflow_core.limiter.decision import Decision, Refund
+from learnflow_core.limiter.leases import LEAST, SHARE, TERM_NS, Hand, Lease, LeasedDecision, Reply, block_for
 from storage_backends.valkey.calls import TICK_NS
 from storage_backends.valkey.lease_calls import LeaseCall
 from storage_backends.valkey.store import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from learnflow_core.limiter.decision import Decision
     from learnflow_core.limiter.leases import Request
     from learnflow_core.limiter.quota import Quota
-    from storage_backends.valkey.calls import DecideCall, RefundCall
+    from storage_backends.valkey.calls import Call, DecideCall, RefundCall
     from storage_backends.valkey.store import Store
 
 LOOK_NS: Final = TERM_NS // 16
@@ -70,7 +69,7 @@ class CallerHand(Hand):
     Whoever asks the store for it has its `turn`, so that one request is under way at a time.
     """
 
-    __slots__ = ("_quiet", "_seen", "asked", "key", "quotas", "turn", "waiting")
+    __slots__ = ("_leases_fit", "_quiet", "_seen", "asked", "key", "quotas", "turn", "waiting")
 
     def __init__(self, key: str, quotas: Sequence[Quota]) -> None:
         super().__init__()
@@ -79,8 +78,13 @@ class CallerHand(Hand):
         self.turn = threading.Lock()
         self.waiting: list[Waiting] = []
         self.asked = 0
+        self._leases_fit = all(quota.burst >= SHARE * LEAST for quota in quotas)
         self._quiet = 0
         self._seen: tuple[Lease, int, int] | None = None
+
+    def next_block(self, now_ns: int) -> int:
+        """How many tokens to ask for, by the pace since this was last asked."""
+        return block_for(*self.pace(now_ns)) if self._leases_fit else 0
 
     def quiet_looks(self) -> int:
         """At how many looks in a row, this one included, nothing had been used or asked since the one before."""
@@ -91,11 +95,14 @@ class CallerHand(Hand):
 
 
 class Exchange:
-    """A request for a hand, as a call, and those whose decisions are in the reply, in the order of its costs."""
+    """A request for a hand, as a call, and those whose decisions are in the reply, in the order of its costs.
+
+    Where it is no more than one decision, the call is that of the one who waits, and its answer the decision.
+    """
 
     __slots__ = ("call", "hand", "request", "waiting")
 
-    def __init__(self, hand: CallerHand, request: Request, call: LeaseCall, waiting: Sequence[Waiting]) -> None:
+    def __init__(self, hand: CallerHand, request: Request, call: Call, waiting: Sequence[Waiting]) -> None:
         self.hand = hand
         self.request = request
         self.call = call
@@ -127,7 +134,7 @@ class _Alone:
         self.free[_TURN] = True
 
 
-_Told: TypeAlias = list[tuple[Any, "Decision"]]
+_Told: TypeAlias = list[tuple[Any, Decision]]
 _Table: TypeAlias = dict[str, CallerHand]
 _NO_TABLE: tuple[Sequence[Quota], _Table] = ((), {})
 
@@ -301,7 +308,7 @@ class Hands:
             now_ns = self.clock()
             if hand.lease.left > hand.lease.low:
                 return None
-            block = block_for(*hand.pace(now_ns))
+            block = hand.next_block(now_ns)
             if not block:
                 hand.renewal_failed()
                 return None
@@ -315,7 +322,7 @@ class Hands:
                 return None
             now_ns = self.clock()
             costs = tuple([call.cost for _, call, _ in waiting])
-            block = block_for(*hand.pace(now_ns))
+            block = hand.next_block(now_ns)
             return self._exchange(hand, hand.closing(self._next_id(), costs, block, now_ns), waiting)
 
     def give_back(self, key: str, but: CallerHand | None = None) -> list[Exchange]:
@@ -368,16 +375,21 @@ class Hands:
         """What those are told who waited: by the reply, by the store's policy, or from memory if there is a block."""
         hand = exchange.hand
         with self._alone:
+            now_ns = self.clock()
+            decisions: Iterable[Decision]
             if isinstance(answer, Reply):
-                now_ns = self.clock()
                 hand.receive(hand.quotas, exchange.request, answer, now_ns)
-                decisions = list(exchange.decisions(answer)) if exchange.waiting else []
+                decisions = exchange.decisions(answer)
+            elif isinstance(answer, Decision):
+                hand.count(answer.cost * (answer.allowed and answer.fallback is None))
+                decisions = [answer]
             else:
                 assert isinstance(answer, list)
-                now_ns = self.clock()
-                decisions = answer if exchange.waiting else []
                 hand.renewal_failed()
-            told = [(one.waiter, decision) for one, decision in zip(exchange.waiting, decisions, strict=True)]
+                decisions = answer
+            told: _Told = []
+            if exchange.waiting:  # unless they were told meanwhile, since it took too long
+                told += [(one.waiter, made) for one, made in zip(exchange.waiting, decisions, strict=True)]
             while hand.waiting and hand.spend(hand.waiting[0].call.cost, now_ns):
                 one = hand.waiting.pop(0)
                 told.append((one.waiter, self._decision(hand, one.call.cost, now_ns)))
@@ -396,9 +408,10 @@ class Hands:
         hand.asked += 1
         calls = self._store.calls
         hits = [call for _, call, _ in waiting]
-        return Exchange(
-            hand, request, LeaseCall(calls.prefix, calls.scripts.lease, hand.quotas, request, hits), waiting
-        )
+        if len(hits) == 1 and not request.block and not request.settlements:
+            return Exchange(hand, request, hits[0], waiting)
+        call = LeaseCall(calls.prefix, calls.scripts.lease, hand.quotas, request, hits)
+        return Exchange(hand, request, call, waiting)
 
     def _next_id(self) -> str:
         return f"{self._name}.{next(self._made):x}"
