@@ -14,16 +14,9 @@ from learnflow_core.limiter import Decision, Quota, Refund
 from learnflow_core.limiter.leases import SHARE, TERM_NS, USABLE_NS, Lease, LeasedDecision, Request
 from storage_backends.valkey import hands
 from storage_backends.valkey.calls import TICK_NS, RefundCall
-from storage_backends.valkey.hands import (
-    LOOK_NS,
-    MAX_HANDS,
-    MAX_SEEN,
-    QUIET_LOOKS,
-    SEEN_NS,
-    CallerHand,
-    Exchange,
-    Hands,
-)
+from storage_backends.valkey.exchange import CallerHand, Exchange
+from storage_backends.valkey.hands import LOOK_NS, MAX_HANDS, QUIET_LOOKS, Hands
+from storage_backends.valkey.recent import MAX_SEEN, SEEN_NS
 from storage_backends.valkey.store import CHUNK, Store
 from tests.lease_model import ModelStore, integer
 from tests.limiting import Clock
@@ -284,7 +277,7 @@ def test_callers_who_come_once_leave_nothing_and_those_who_come_twice_are_bounde
     for number in range(3 * MAX_SEEN):
         desk.hands.find(desk.store.calls.hit("", PLAN, 1), f"once {number}", PLAN)
     assert len(desk.hands) == 0
-    assert len(desk.hands._lately) + len(desk.hands._before) <= 2 * MAX_SEEN
+    assert len(desk.hands._recent) <= 2 * MAX_SEEN
     for number in range(MAX_HANDS + 1_000):
         for _ in range(2):
             desk.hands.find(desk.store.calls.hit("", PLAN, 1), f"twice {number}", PLAN)

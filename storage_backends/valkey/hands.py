@@ -1,31 +1,31 @@
 """What a process has in hand of its callers' tokens, and what it asks of the store for them; no I/O, any thread.
 
-docs/leases.md has the rules, `learnflow_core.limiter.leases` what one hand does. Here is whose hand it is, who waits
-for the store, how large the next block is, and when what is not used goes back.
+docs/leases.md has the rules, `learnflow_core.limiter.leases` what one hand does. Here is who has a hand, what is
+decided from it, who waits for the store, and when what is not used goes back.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from learnflow_core.limiter.decision import Decision, Refund
-from learnflow_core.limiter.leases import LEAST, SHARE, TERM_NS, Hand, Lease, LeasedDecision, Reply, block_for
-from storage_backends.valkey.calls import TICK_NS
+from learnflow_core.limiter.leases import TERM_NS, LeasedDecision, Reply
+from storage_backends.valkey.exchange import CallerHand, Exchange, Waiting
 from storage_backends.valkey.lease_calls import LeaseCall
+from storage_backends.valkey.recent import Recent
 from storage_backends.valkey.store import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from learnflow_core.limiter.leases import Request
     from learnflow_core.limiter.quota import Quota
-    from storage_backends.valkey.calls import Call, DecideCall, RefundCall
+    from storage_backends.valkey.calls import DecideCall, RefundCall
     from storage_backends.valkey.store import Store
 
 LOOK_NS: Final = TERM_NS // 16
@@ -40,10 +40,6 @@ QUIET_LOOKS: Final = 4
 MAX_HANDS: Final = 16_384
 """So many callers have hands; those beyond are decided in the store, as by a limiter without leases."""
 
-SEEN_NS: Final = TERM_NS
-MAX_SEEN: Final = 8_192
-"""A caller for whom the store decided gets a hand if it comes again in this time, and among so many others."""
-
 _PLANS = 1_024
 _ONE = 1
 _TURN = "turn"
@@ -53,69 +49,6 @@ boot_clock: Final[Callable[[], int]] = (
     partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
 )
 """A clock that never steps and, where there is one, goes on while the machine sleeps."""
-
-
-class Waiting(NamedTuple):
-    """One who waits for a decision, by any means, and since when."""
-
-    waiter: Any
-    call: DecideCall
-    since_ns: int
-
-
-class CallerHand(Hand):
-    """The hand for one caller under one plan, and who waits for what the store decides.
-
-    Whoever asks the store for it has its `turn`, so that one request is under way at a time.
-    """
-
-    __slots__ = ("_leases_fit", "_quiet", "_seen", "asked", "key", "quotas", "turn", "waiting")
-
-    def __init__(self, key: str, quotas: Sequence[Quota]) -> None:
-        super().__init__()
-        self.key = key
-        self.quotas = quotas
-        self.turn = threading.Lock()
-        self.waiting: list[Waiting] = []
-        self.asked = 0
-        self._leases_fit = all(quota.burst >= SHARE * LEAST for quota in quotas)
-        self._quiet = 0
-        self._seen: tuple[Lease, int, int] | None = None
-
-    def next_block(self, now_ns: int) -> int:
-        """How many tokens to ask for, by the pace since this was last asked."""
-        return block_for(*self.pace(now_ns)) if self._leases_fit else 0
-
-    def quiet_looks(self) -> int:
-        """At how many looks in a row, this one included, nothing had been used or asked since the one before."""
-        seen = (self.lease, self.lease.left, self.asked)
-        self._quiet = self._quiet + 1 if seen == self._seen else 0
-        self._seen = seen
-        return self._quiet
-
-
-class Exchange:
-    """A request for a hand, as a call, and those whose decisions are in the reply, in the order of its costs.
-
-    Where it is no more than one decision, the call is that of the one who waits, and its answer the decision.
-    """
-
-    __slots__ = ("call", "hand", "request", "waiting")
-
-    def __init__(self, hand: CallerHand, request: Request, call: Call, waiting: Sequence[Waiting]) -> None:
-        self.hand = hand
-        self.request = request
-        self.call = call
-        self.waiting = waiting
-
-    def decisions(self, reply: Reply) -> Iterator[Decision]:
-        """What the store decided, one after the other: each sees what those before it took."""
-        levels = [level // TICK_NS for level in reply.full_at_ns]
-        for (_, call, _), allowed in zip(self.waiting, reply.allowed, strict=True):
-            if allowed:
-                debts = [call.cost * (quota.interval_ns // TICK_NS) for quota in self.hand.quotas]
-                levels = [level + debt for level, debt in zip(levels, debts, strict=True)]
-            yield call.decision(self.hand.key, (allowed, reply.now_ns // TICK_NS, reply.era, *levels))
 
 
 class _Alone:
@@ -166,9 +99,7 @@ class Hands:
         self._given: dict[int, tuple[Sequence[Quota], _Table]] = {}
         self._current: tuple[Sequence[Quota], _Table] = _NO_TABLE
         self._looks: deque[tuple[int, CallerHand]] = deque()
-        self._lately: set[str] = set()
-        self._before: set[str] = set()
-        self._lately_until_ns = 0
+        self._recent = Recent()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -242,12 +173,7 @@ class Hands:
     def _open(self, quotas: Sequence[Quota], key: str) -> CallerHand | None:
         """A new hand for a caller who was seen lately."""
         now_ns = self.clock()
-        if now_ns >= self._lately_until_ns or len(self._lately) >= MAX_SEEN:
-            self._before = self._lately if now_ns < self._lately_until_ns + SEEN_NS else set()
-            self._lately = set()
-            self._lately_until_ns = now_ns + SEEN_NS
-        if (key not in self._lately and key not in self._before) or len(self._looks) >= MAX_HANDS:
-            self._lately.add(key)
+        if not self._recent.has_seen(key, now_ns) or len(self._looks) >= MAX_HANDS:
             return None
         hand = self._tables.setdefault(quotas, {})[key] = CallerHand(key, quotas)
         self._looks.append((now_ns + LOOK_NS, hand))

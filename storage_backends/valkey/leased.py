@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from learnflow_core.limiter.quota import Quota
     from storage_backends.valkey.calls import Call, DecideCall
+    from storage_backends.valkey.exchange import CallerHand, Exchange
     from storage_backends.valkey.fallback import Policy
-    from storage_backends.valkey.hands import CallerHand, Exchange
 
 
 class LeasedValkeyLimiter(ValkeyLimiter):
