@@ -186,6 +186,7 @@ class Hands:
             if not hand.spend(call.cost, now_ns):
                 hand.waiting.append(Waiting(waiter, call, now_ns))
                 return None
+            self._counts.by_lease += 1
             return self._decision(hand, call.cost, now_ns)
 
     def give_up(self, hand: CallerHand, waiter: object) -> None:
@@ -202,11 +203,9 @@ class Hands:
                 return None
             decision = self._decision(hand, call.cost, now_ns)
             decision.receipt = None
-            self._counts.by_lease -= 1
             return decision
 
     def _decision(self, hand: CallerHand, cost: int, now_ns: int) -> LeasedDecision:
-        self._counts.by_lease += 1
         decision = _make(LeasedDecision)
         decision.key = hand.key
         decision.quotas = hand.quotas
@@ -318,6 +317,7 @@ class Hands:
                 told += [(one.waiter, made) for one, made in zip(exchange.waiting, decisions, strict=True)]
             while hand.waiting and hand.spend(hand.waiting[0].call.cost, now_ns):
                 one = hand.waiting.pop(0)
+                self._counts.by_lease += 1
                 told.append((one.waiter, self._decision(hand, one.call.cost, now_ns)))
         return told
 

@@ -193,7 +193,7 @@ class LeasedValkeyLimiter(ValkeyLimiter):
 
     def _watch(self) -> None:
         """Look after the hands as long as there are any."""
-        if self._watcher is None:
+        if self._watcher is None or not self._watcher.is_alive():
             self._watcher = threading.Thread(target=_look_after, args=(ref(self),), daemon=True)
             with suppress(RuntimeError):  # the interpreter is about to end, and with it the need
                 self._watcher.start()
