@@ -21,13 +21,14 @@ from learnflow_core.ports import Context
 from learnflow_core.usecases.enrollments import Gateways, finish_unresolved
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.exchange import BodyMemory
+from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
 from learnflow_http.setting_values import IN_MEMORY
 from learnflow_http.settings import Settings, SettingsError, old_secret_for, secret_for
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import UnusableDatabaseError, migrate, open_storage
-from storage_backends.valkey.asynchronous import AsyncValkeyLimiter
+from storage_backends.valkey import AsyncLeasedValkeyLimiter, AsyncValkeyLimiter
 
 __all__ = ["UnusableDatabaseError", "create_app", "limiter_for", "migrate", "open_services", "open_storage"]
 
@@ -48,6 +49,8 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Everything a server is made of, opened, and closed again at the end."""
     limiter = limiter_for(settings, monotonic_ns=monotonic_ns)
+    if isinstance(limiter, AsyncValkeyLimiter):
+        await limiter.peek("", ANONYMOUS)  # an address where nobody answers is logged now, not at the first request
     storage = await open_storage(settings.database)
     passwords = PasswordHasher()
     try:
@@ -82,9 +85,13 @@ def limiter_for(
     """The limiter that the settings name, which connects when it is first asked; SettingsError where they name none."""
     if settings.limiter == IN_MEMORY:
         return MemoryLimiter(clock=monotonic_ns, max_buckets=settings.limiter_max_buckets)
+    shared = AsyncValkeyLimiter if settings.limiter_leases == "off" else AsyncLeasedValkeyLimiter
     try:
-        return AsyncValkeyLimiter(
-            settings.limiter, fallback=settings.limiter_fallback, processes=settings.limiter_processes
+        return shared(
+            settings.limiter,
+            fallback=settings.limiter_fallback,
+            processes=settings.limiter_processes,
+            budget_ns=settings.limiter_budget_ms * 1_000_000,
         )
     except (ValueError, OSError) as error:  # the URL, or a certificate that it names
         raise SettingsError(f"--limiter: {error}.") from error

@@ -98,6 +98,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Setting("Processes that share the limits, when each has to enforce its share.", values.number(1, 10_000), "N"),
     ] = 1
+    limiter_leases: Annotated[
+        Literal["off", "on"],
+        Setting(
+            "Whether processes take tokens from the limiter's store in blocks, and decide from memory.",
+            values.choice(Literal["off", "on"]),
+            "off|on",
+        ),
+    ] = "off"
+    limiter_budget_ms: Annotated[
+        int,
+        Setting("For how long a decision waits for the limiter's store.", values.number(1, 1_000), "MILLISECONDS"),
+    ] = 25
     payments: Annotated[
         Literal["sandbox"],
         Setting(

@@ -22,8 +22,10 @@ def own_valkey() -> Iterator[Valkey]:
         yield server
 
 
-async def test_two_servers_admit_together_what_one_would_alone(own_valkey: Valkey) -> None:
-    async with open_world(limiter=own_valkey.url) as one, open_world(limiter=own_valkey.url) as other:
+@pytest.mark.parametrize("leases", ["off", "on"])
+async def test_two_servers_admit_together_what_one_would_alone(own_valkey: Valkey, leases: str) -> None:
+    told = {"limiter": own_valkey.url, "limiter_leases": leases, "limiter_budget_ms": "1000"}
+    async with open_world(**told) as one, open_world(**told) as other:
         replies = await asyncio.gather(*(world.ask("GET", "/v1/courses") for world in (one, other) for _ in range(40)))
     statuses = [reply.status_code for reply in replies]
     assert statuses.count(200) in (STARTER, STARTER + 1)  # one more flows in every two seconds
@@ -67,3 +69,17 @@ async def test_no_address_depends_on_the_store(own_valkey: Valkey, path: str, cr
 def test_an_address_that_names_no_store_is_said_before_serving(url: str) -> None:
     with pytest.raises(SettingsError, match=r"^--limiter: "):
         limiter_for(load({"limiter": url, "jwt_secret": "x" * 32}, {}))
+
+
+async def test_a_store_that_does_not_answer_is_said_when_the_server_starts(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_valkey.kill()
+    async with open_world(limiter=own_valkey.url):
+        assert [record.name for record in caplog.records] == ["storage_backends.valkey"]
+
+
+@pytest.mark.parametrize(("leases", "implementation"), [("off", "valkey"), ("on", "valkey-leased")])
+def test_the_server_decides_from_memory_where_it_is_told_to(leases: str, implementation: str) -> None:
+    settings = load({"limiter": "unix:///nowhere", "limiter_leases": leases, "jwt_secret": "x" * 32}, {})
+    assert limiter_for(settings).implementation == implementation
