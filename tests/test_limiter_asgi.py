@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from learnflow_core.limiter import MemoryLimiter, Quota, headers
 from learnflow_core.limiter.asgi import RateLimitMiddleware
@@ -186,6 +190,13 @@ def test_the_plain_refusal_is_a_complete_reply() -> None:
     )
 
 
+def test_a_refusal_of_a_head_request_has_no_body() -> None:
+    limited = RateLimitMiddleware(App(), limiter=MemoryLimiter(clock=Clock()), quotas=THRICE, cost=3)
+    asyncio.run(sent_by(limited))
+    start, body = asyncio.run(sent_by(limited, method="HEAD"))
+    assert (start["status"], dict(start["headers"])[b"content-length"], body["body"]) == (429, b"18", b"")
+
+
 def test_a_refusal_of_ones_own_is_any_app_and_knows_the_decision() -> None:
     async def envelope(scope: Any, _receive: Any, send: Any) -> None:
         wait = scope["learnflow.decision"].retry_after_ns
@@ -262,7 +273,7 @@ def test_a_request_that_costs_nothing_passes_unasked_and_untold() -> None:
 
 
 def test_whoever_has_no_quota_is_not_told_of_any() -> None:
-    assert ask(RateLimitMiddleware(App(), limiter=MemoryLimiter(), quotas=())) == (200, {})
+    assert ask(RateLimitMiddleware(App(), limiter=MemoryLimiter(), quotas=lambda _scope: ())) == (200, {})
 
 
 def test_each_caller_can_have_a_key_and_a_plan_of_its_own() -> None:
@@ -330,6 +341,65 @@ def test_many_requests_at_once_pass_exactly_as_often_as_the_limit_says() -> None
         assert sorted(asyncio.run(burst(limited))) == [200] * 300 + [429] * 200
 
 
+def test_a_field_that_a_reply_has_already_is_not_told_again() -> None:
+    own = [(b"X-RateLimit-Limit", b"5000"), (b"ratelimit", b'"upstream";r=1')]
+    app = App([{**PLAIN[0], "headers": own}, PLAIN[1]])
+    start, _ = asyncio.run(sent_by(RateLimitMiddleware(app, limiter=MemoryLimiter(), quotas=THRICE)))
+    assert start["headers"][:2] == own
+    assert {name for name, _ in start["headers"][2:]} == LIMIT_FIELDS - {b"x-ratelimit-limit", b"ratelimit"}
+
+
+def both(inner_cost: dict[str, int]) -> tuple[MemoryLimiter, Plan, Any]:
+    """An app within two limits: ten for an address, and three for an account."""
+    limiter = MemoryLimiter(clock=Clock())
+    address, account = (Quota.per_minute(10, name="address"),), (Quota.per_minute(3, name="account"),)
+    inside = RateLimitMiddleware(App(), limiter=limiter, quotas=account, key="account", cost=inner_cost)
+    return limiter, address, RateLimitMiddleware(inside, limiter=limiter, quotas=address, key="address")
+
+
+def test_of_two_limits_the_inner_one_is_told_and_its_refusals_cost_what_the_outer_one_took() -> None:
+    limiter, address, limited = both({"/exports": 2})
+    scope: dict[str, Any] = {"type": "http", "path": "/exports"}
+    replies = [asyncio.run(sent_by(limited, **scope))[0] for _ in range(2)]
+    for reply, status in zip(replies, (200, 429), strict=True):
+        names = [name for name, _ in reply["headers"]]
+        assert reply["status"] == status
+        assert [names.count(name) for name in LIMIT_FIELDS] == [1] * 5
+        assert dict(reply["headers"])[b"ratelimit"] == b'"account";r=1;t=20'
+    assert limiter.peek("address", address).remaining == 8
+
+
+def test_of_two_limits_the_outer_one_is_told_where_it_refuses_and_where_the_inner_one_is_not_asked() -> None:
+    _, _, limited = both({"/": 1, "/healthz": 0})
+    told = [ask(limited, path="/healthz") for _ in range(11)]
+    assert [status for status, _ in told] == [200] * 10 + [429]
+    assert {fields["x-ratelimit-limit"] for _, fields in told} == {"10"}
+    assert told[-1][1]["retry-after"] == "6"
+
+
+def test_within_two_limits_a_handler_finds_the_decision_of_the_inner_one() -> None:
+    app = App()
+    usual: dict[str, Any] = {"limiter": MemoryLimiter(), "quotas": THRICE}
+    ask(RateLimitMiddleware(RateLimitMiddleware(app, **usual, key="inner"), **usual, key="outer"))
+    [(scope, *_)] = app.calls
+    assert scope["learnflow.decision"].key == "inner"
+
+
+def unhandled(_request: Any) -> Any:
+    raise LookupError("broken")
+
+
+def test_a_500_that_starlette_makes_of_an_error_is_told_by_a_limit_around_the_app_and_not_by_one_within() -> None:
+    options: dict[str, Any] = {"limiter": MemoryLimiter(), "quotas": THRICE}
+    routes = [Route("/", unhandled)]
+    within = Starlette(routes=routes, middleware=[Middleware(RateLimitMiddleware, **options)])
+    around = RateLimitMiddleware(Starlette(routes=routes), **options)
+    for app, told in ((within, set()), (around, LIMIT_FIELDS)):
+        reply = TestClient(app, raise_server_exceptions=False).get("/")
+        assert reply.status_code == 500
+        assert {name.encode() for name in reply.headers} & LIMIT_FIELDS == told
+
+
 def test_what_the_app_raises_is_raised() -> None:
     async def broken(_scope: Any, _receive: Any, _send: Any) -> None:
         raise LookupError("broken")
@@ -363,3 +433,77 @@ def test_under_plans_that_depend_on_the_caller_a_cost_is_checked_as_far_as_it_ca
         with pytest.raises(ValueError, match="cost: it must be at least 1"):
             RateLimitMiddleware(App(), limiter=MemoryLimiter(), quotas=lambda _scope: THRICE, cost=cost)
     RateLimitMiddleware(App(), limiter=MemoryLimiter(), quotas=lambda _scope: THRICE, cost=4)
+
+
+@given(st.lists(st.integers(1, 8), max_size=20))
+def test_a_request_that_costs_more_than_its_callers_plan_ever_holds_is_forbidden_and_takes_nothing(
+    asked: list[int],
+) -> None:
+    app, clock = App(), Clock()
+    limiter, twin = MemoryLimiter(clock=clock), MemoryLimiter(clock=clock)
+    limited = RateLimitMiddleware(
+        app, limiter=limiter, quotas=lambda _scope: THRICE, key="key", cost=lambda scope: scope["cost"]
+    )
+    for cost in asked:
+        calls = len(app.calls)
+        status, told = ask(limited, cost=cost)
+        if cost > 3:
+            assert (status, told, len(app.calls)) == (403, {}, calls)
+        else:
+            assert status == (200 if twin.hit("key", THRICE, cost) else 429)
+    assert limiter.peek("key", THRICE).remaining == twin.peek("key", THRICE).remaining
+
+
+def test_whom_a_path_costs_too_much_is_told_so_and_not_to_retry_while_others_pass() -> None:
+    limited = RateLimitMiddleware(
+        App(),
+        limiter=MemoryLimiter(),
+        quotas=lambda scope: PLANS[scope["plan"]],
+        key=lambda scope: scope["plan"],
+        cost={"/exports": 100},
+    )
+    assert ask(limited, path="/exports", plan="professional")[0] == 200
+    start, body = asyncio.run(sent_by(limited, path="/exports", plan="starter"))
+    assert (start["status"], body["body"]) == (403, b"Forbidden: the request costs more than its plan ever holds\n")
+    assert dict(start["headers"]).keys() == {b"content-type", b"content-length"}
+    assert int(dict(start["headers"])[b"content-length"]) == len(body["body"])
+    _, body = asyncio.run(sent_by(limited, path="/exports", plan="starter", method="HEAD"))
+    assert body["body"] == b""
+
+
+def test_a_plan_that_can_be_read_only_once_limits_all_the_same() -> None:
+    plan: Any = lambda _scope: iter(THRICE)  # noqa: E731
+    assert statuses(RateLimitMiddleware(App(), limiter=MemoryLimiter(clock=Clock()), quotas=plan), 4) == [
+        *[200] * 3,
+        429,
+    ]
+
+
+async def looked_up(_scope: Any) -> Any:
+    raise AssertionError("nobody calls it")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"limiter": None}, TypeError, "limiter: an object with a method `hit` is needed, not NoneType"),
+        ({"limiter": MemoryLimiter}, TypeError, "limiter: an object with a method `hit` is needed, not type"),
+        ({"key": None}, TypeError, "key: a str or a function is needed, not NoneType"),
+        ({"key": 5}, TypeError, "key: a str or a function is needed, not int"),
+        ({"quotas": ()}, ValueError, "quotas: none limit nobody"),
+        ({"quotas": []}, ValueError, "quotas: none limit nobody"),
+        ({"quotas": None}, TypeError, "quotas: a sequence of Quota is needed, not None"),
+        ({"quotas": THRICE[0]}, TypeError, r"quotas: a sequence of Quota is needed, not Quota\(name='minute'"),
+        ({"quotas": ["30/minute"]}, TypeError, r"quotas: a sequence of Quota is needed, not \['30/minute'\]"),
+        ({"quotas": [THRICE[0]] * 2}, ValueError, "quotas: each needs a name of its own"),
+        ({"quotas": looked_up}, TypeError, "quotas: a plain function is needed, not an async one"),
+        ({"key": looked_up}, TypeError, "key: a plain function is needed, not an async one"),
+        ({"cost": looked_up}, TypeError, "cost: a plain function is needed, not an async one"),
+    ],
+)
+def test_what_no_request_could_be_decided_by_is_an_error_as_soon_as_it_is_written(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    usual: dict[str, Any] = {"limiter": MemoryLimiter(), "quotas": THRICE}
+    with pytest.raises(error, match=message):
+        RateLimitMiddleware(App(), **usual | options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,6 +83,48 @@ def test_without_a_key_all_calls_of_a_function_share_one_bucket_and_other_functi
     for again in (first, second):
         with pytest.raises(LimitExceeded):
             again("ben")
+
+
+def test_so_do_all_functions_of_one_name_as_closures_and_lambdas_are() -> None:
+    limiter = MemoryLimiter(clock=Clock())
+
+    def maker(user: str) -> Callable[[], str]:
+        @limited(limiter, ONCE)
+        def fetch() -> str:
+            return user
+
+        return fetch
+
+    ada, ben = maker("ada"), maker("ben")
+    ada()
+    with pytest.raises(LimitExceeded):
+        ben()
+
+
+class Fetcher:
+    """A callable that has no name of its own."""
+
+    async def __call__(self, user: str) -> str:
+        return f"for {user}"
+
+
+def test_what_has_no_name_needs_a_key() -> None:
+    limit: Any = limited(MemoryLimiter(), ONCE)
+    for nameless in (partial(print, "x"), Fetcher()):
+        with pytest.raises(TypeError, match=f"key: one is needed, for a {type(nameless).__name__} has no name"):
+            limit(nameless)
+
+
+async def test_with_a_key_any_callable_is_limited_plain_or_async() -> None:
+    limiter = MemoryLimiter(clock=Clock())
+    plain = limited(limiter, ONCE, key="plain")(partial(int, base=2))
+    assert plain("101") == 5
+    with pytest.raises(LimitExceeded):
+        plain("101")
+    fetch: Any = limited(CoroutineLimiter(clock=Clock()), ONCE, key=lambda user: user)(Fetcher())
+    assert await fetch("ada") == "for ada"
+    with pytest.raises(LimitExceeded):
+        await fetch("ada")
 
 
 def test_functions_under_one_key_share_its_bucket() -> None:
@@ -238,3 +281,30 @@ def test_a_cost_that_makes_no_sense_is_an_error_of_the_call_and_takes_nothing(co
     with pytest.raises((TypeError, ValueError), match="cost: "):
         call()
     assert left(limiter, "key", ONCE) == 1
+
+
+def test_a_call_that_costs_more_than_its_callers_plan_ever_holds_is_an_error_of_that_call_and_takes_nothing() -> None:
+    limiter = MemoryLimiter(clock=Clock())
+    call = limited(limiter, lambda _rows: THRICE, key="key", cost=lambda rows: rows)(lambda rows: rows)
+    with pytest.raises(ValueError, match=r"cost: Quota\(name='minute'.* never holds as much, so waiting cannot help"):
+        call(4)
+    assert (call(3), left(limiter, "key")) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"limiter": None}, TypeError, "limiter: an object with a method `hit` is needed, not NoneType"),
+        ({"limiter": MemoryLimiter}, TypeError, "limiter: an object with a method `hit` is needed, not type"),
+        ({"key": 5}, TypeError, "key: a str or a function is needed, not int"),
+        ({"quotas": []}, ValueError, "quotas: none limit nobody"),
+        ({"quotas": ONCE[0]}, TypeError, r"quotas: a sequence of Quota is needed, not Quota\(name='minute'"),
+    ],
+)
+def test_what_no_call_could_be_decided_by_is_an_error_where_the_decorator_is_written(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    usual: dict[str, Any] = {"limiter": MemoryLimiter(), "quotas": ONCE}
+    decorate: Any = limited(**usual | options)
+    with pytest.raises(error, match=message):
+        decorate(lambda: None)

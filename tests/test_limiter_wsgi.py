@@ -10,6 +10,7 @@ from wsgiref.validate import validator
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from learnflow_core.limiter import MemoryLimiter, Quota, headers
 from learnflow_core.limiter.plans import PLANS
@@ -104,6 +105,52 @@ def test_the_plain_refusal_is_a_complete_reply() -> None:
     assert dict(fields)["Retry-After"] == "60"
 
 
+def test_a_refusal_of_a_head_request_has_no_body() -> None:
+    limited = RateLimitMiddleware(hello, limiter=MemoryLimiter(clock=Clock()), quotas=THRICE, cost=3)
+    ask(limited)
+    status, fields, body = ask(limited, REQUEST_METHOD="HEAD")
+    assert (status, dict(fields)["Content-Length"], body) == (429, "18", b"")
+
+
+def test_a_request_that_costs_more_than_its_callers_plan_ever_holds_is_forbidden_and_takes_nothing() -> None:
+    limiter = MemoryLimiter(clock=Clock())
+    limited = RateLimitMiddleware(hello, limiter=limiter, quotas=lambda _environ: THRICE, cost={"/exports": 4})
+    text = b"Forbidden: the request costs more than its plan ever holds\n"
+    own = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
+    request = {"SCRIPT_NAME": "/api", "PATH_INFO": "/exports"}
+    assert ask(limited, **request) == (403, own, text)
+    assert ask(limited, **request, REQUEST_METHOD="HEAD") == (403, own, b"")
+    assert len(limiter) == 0
+
+
+def test_of_two_limits_the_inner_one_is_told_and_its_decision_is_found() -> None:
+    limiter, found = MemoryLimiter(clock=Clock()), []
+
+    def keep(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        found.append(environ["learnflow.decision"].key)
+        return hello(environ, start_response)
+
+    address, account = (Quota.per_minute(9, name="address"),), (Quota.per_minute(1, name="account"),)
+    inside = RateLimitMiddleware(keep, limiter=limiter, quotas=account, key="account")
+    limited = RateLimitMiddleware(inside, limiter=limiter, quotas=address, key="address")
+    for status, fields in ((200, OWN), (429, [])):
+        reply = ask(limited)
+        assert reply[0] == status
+        assert [name for name, _ in limit_fields(reply)].count("X-RateLimit-Limit") == 1
+        assert dict(reply[1])["RateLimit"] == '"account";r=0;t=60'
+        assert all(field in reply[1] for field in fields)
+    assert (found, limiter.peek("address", address).remaining) == (["account"], 7)
+
+
+def test_a_field_that_a_reply_has_already_is_not_told_again() -> None:
+    def upstream(_environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [*OWN, ("x-ratelimit-limit", "5000")])
+        return [b""]
+
+    _, fields, _ = ask(RateLimitMiddleware(upstream, limiter=MemoryLimiter(), quotas=THRICE))
+    assert [value for name, value in fields if name.lower() == "x-ratelimit-limit"] == ["5000"]
+
+
 def test_the_app_and_a_refusal_of_ones_own_know_the_decision() -> None:
     limiter = MemoryLimiter(clock=Clock())
 
@@ -132,6 +179,13 @@ def test_a_request_costs_what_the_table_says_of_its_path(path: str, cost: int) -
     )
     assert limiter.peek("192.0.2.1", plan).remaining == 100 - cost
     assert bool(limit_fields(reply)) is (cost > 0)
+
+
+@given(st.text())
+def test_no_path_that_a_server_may_hand_on_is_an_error(path: str) -> None:
+    limited = RateLimitMiddleware(hello, limiter=MemoryLimiter(), quotas=THRICE, cost={"/": 1, "/köln": 2})
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    assert limited(environ, ignore) == [b"hello ", b"world"]
 
 
 def test_each_caller_can_have_a_key_and_a_plan_of_its_own() -> None:
@@ -197,3 +251,19 @@ async def test_one_of_futures_is_an_error_at_the_first_request() -> None:
 def test_a_cost_that_no_request_could_pay_is_an_error_as_soon_as_it_is_written(cost: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="cost: "):
         RateLimitMiddleware(hello, limiter=MemoryLimiter(), quotas=THRICE, cost=cost)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limiter": None}, "limiter: an object with a method `hit` is needed, not NoneType"),
+        ({"key": 5}, "key: a str or a function is needed, not int"),
+        ({"quotas": []}, "quotas: none limit nobody"),
+    ],
+)
+def test_what_no_request_could_be_decided_by_is_an_error_as_soon_as_it_is_written(
+    options: dict[str, Any], message: str
+) -> None:
+    usual: dict[str, Any] = {"limiter": MemoryLimiter(), "quotas": THRICE}
+    with pytest.raises((TypeError, ValueError), match=message):
+        RateLimitMiddleware(hello, **usual | options)

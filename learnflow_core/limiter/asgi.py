@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from learnflow_core.limiter.address import client_network
-from learnflow_core.limiter.asking import asking
+from learnflow_core.limiter.asking import FORBIDDEN, NeverFitsError, asking
 from learnflow_core.limiter.fields import headers
 
 if TYPE_CHECKING:
@@ -33,11 +33,15 @@ def client(scope: Scope) -> str:
     return client_network(scope["client"][0] if scope.get("client") else "")
 
 
-async def too_many_requests(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def too_many_requests(scope: Scope, _receive: Receive, send: Send) -> None:
     """The plain answer 429 (RFC 6585, section 4)."""
-    fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"18")]
-    await send({"type": "http.response.start", "status": 429, "headers": fields})
-    await send({"type": "http.response.body", "body": b"Too many requests\n"})
+    await _answer(scope, send, 429, b"Too many requests\n")
+
+
+async def _answer(scope: Scope, send: Send, status: int, text: bytes) -> None:
+    fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else text})
 
 
 class RateLimitMiddleware:
@@ -46,11 +50,14 @@ class RateLimitMiddleware:
     A request takes `cost` tokens from each of the `quotas` of `key`. All three hold for every request, or are
     functions of its scope: a key and a plan for each caller. `cost` can also be a table of paths below the app's root:
     `{"/export": 10, "/healthz": 0}`; a path stands for what lies below it, and what is not there costs 1. A request
-    that costs 0 passes unasked. Raises TypeError or ValueError for a cost that no request could pay.
+    that costs 0 passes unasked. Raises TypeError or ValueError for what no request could be decided by: no limiter, no
+    quotas, a cost that no request could pay.
 
-    Replies get the fields of `headers`, beside their own; their bodies pass as they are. A refused request is answered
-    by `refused`, an ASGI app, and the app behind is not called. Both find the decision as
-    `scope["learnflow.decision"]`. `clock` is the wall clock in nanoseconds, for `X-RateLimit-Reset`.
+    Replies that pass here get the fields of `headers`, but for those that they have already: of several limits, one
+    around the other, the innermost is told. Their bodies pass as they are. A refused request is answered by `refused`,
+    an ASGI app, and the app behind is not called. Both find the decision as `scope["learnflow.decision"]`. A request
+    that costs more than its caller's plan ever holds is forbidden (403), because waiting cannot help: nobody is called,
+    and nothing is taken. `clock` is the wall clock in nanoseconds, for `X-RateLimit-Reset`.
 
     Only HTTP is limited. A WebSocket is accepted or closed before any header can be told, and lives on; its messages
     are what to limit, in the app.
@@ -76,13 +83,20 @@ class RateLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        try:
+            decision = await self._ask(scope)
+        except NeverFitsError:
+            await _answer(scope, send, 403, FORBIDDEN)
+            return
         # In the scope itself, not in a copy: outer layers read there what inner ones leave, such as the route.
-        decision = scope["learnflow.decision"] = await self._ask(scope)
+        scope["learnflow.decision"] = decision
         told = [(name.lower().encode(), value.encode()) for name, value in headers(decision, self._clock())]
 
         async def send_told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *told]}
+                own = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in own}
+                message = {**message, "headers": [*own, *(field for field in told if field[0] not in names)]}
             await send(message)
 
         await (self._app if decision else self._refused)(scope, receive, send_told if told else send)

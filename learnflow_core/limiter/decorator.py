@@ -64,19 +64,23 @@ def limited(
     """A decorator: each call of the function, plain or async, first takes `cost` tokens from each of a key's quotas.
 
     `quotas`, `key` and `cost` hold for every call, or are functions of its arguments, so that each caller may have a
-    bucket and a plan of its own. Without a `key`, all calls share one bucket, named for the function. A call that
-    costs 0 asks no limiter. What was taken stays taken when the function raises.
+    bucket and a plan of its own. Without a `key`, all calls share one bucket, named for where the function is defined:
+    so do those of functions that are made by one function again and again, and of all lambdas of a module, as they
+    have one name. A call that costs 0 asks no limiter. What was taken stays taken when the function raises.
 
     A call that is refused raises `LimitExceeded`, and the function is not called. (That of a generator is refused when
     it is made, before its first step.) An async function awaits the limiter's answer, so a limiter that blocks is not
     for it. A plain function needs one that answers at once: TypeError where the answers have to be awaited, when it is
-    decorated if that can be seen by then. Raises TypeError or ValueError for a cost that no call could pay.
+    decorated if that can be seen by then. Raises TypeError or ValueError for what no call could be decided by: no
+    limiter, no quotas, a cost that no call could pay; and TypeError for a callable without a name, such as a
+    `functools.partial`, that is given no `key`. A call that costs more than its caller's plan ever holds is a
+    ValueError, since waiting cannot help.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        whose = f"{function.__module__}.{function.__qualname__}" if key is None else key
+        whose = _name(function) if key is None else key
 
-        if iscoroutinefunction(function):
+        if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
             awaited = asking(limiter, quotas, whose, cost)
 
             @wraps(function)
@@ -96,6 +100,14 @@ def limited(
         return limited_function
 
     return decorate
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Where a function is defined: the key of the bucket that all its calls share."""
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        raise TypeError(f"key: one is needed, for a {type(function).__name__} has no name that could stand for it")
+    return f"{function.__module__}.{name}"
 
 
 def _admit(decision: Decision) -> None:

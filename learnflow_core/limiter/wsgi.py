@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from learnflow_core.limiter.address import client_network
-from learnflow_core.limiter.asking import asking_at_once
+from learnflow_core.limiter.asking import FORBIDDEN, NeverFitsError, asking_at_once
 from learnflow_core.limiter.fields import headers
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ def client(environ: Environ) -> str:
     return client_network(environ.get("REMOTE_ADDR", ""))
 
 
-def too_many_requests(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+def too_many_requests(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """The plain answer 429 (RFC 6585, section 4)."""
-    start_response("429 Too Many Requests", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "18")])
-    return [b"Too many requests\n"]
+    return _answer(environ, start_response, "429 Too Many Requests", b"Too many requests\n")
+
+
+def _answer(environ: Environ, start_response: StartResponse, status: str, text: bytes) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))])
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else [text]
 
 
 class RateLimitMiddleware:
@@ -62,16 +66,21 @@ class RateLimitMiddleware:
         self._clock = clock
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        decision = environ["learnflow.decision"] = self._ask(environ)
+        try:
+            decision = environ["learnflow.decision"] = self._ask(environ)
+        except NeverFitsError:
+            return _answer(environ, start_response, "403 Forbidden", FORBIDDEN)
         told = headers(decision, self._clock())
 
         def start_told(status: str, fields: list[tuple[str, str]], *exc_info: object) -> Callable[[bytes], object]:
-            return start_response(status, [*fields, *told], *exc_info)
+            names = {name.lower() for name, _ in fields}
+            new = [field for field in told if field[0].lower() not in names]
+            return start_response(status, [*fields, *new], *exc_info)
 
         return (self._app if decision else self._refused)(environ, start_told)
 
 
 def _path(environ: Environ) -> str:
-    """The path below where the app is mounted; its bytes come as Latin-1 (PEP 3333), and are UTF-8."""
+    """The path below where the app is mounted; its bytes come as Latin-1 (PEP 3333), and should be UTF-8."""
     path: str = environ.get("PATH_INFO", "")
-    return path.encode("latin-1").decode("utf-8", "replace")
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
