@@ -1,4 +1,7 @@
-"""The examples of embedding the core: each runs as it stands, and prints what it is there to show."""
+"""The examples of embedding the core: each runs as it stands, and prints what it is there to show.
+
+That the blocks of the documents run is test_docs.py's; here they are held to the types that they tell readers of.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_docs import README, blocks
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -29,7 +34,7 @@ def run(*arguments: str, cwd: Path) -> str:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout
 
 
@@ -54,6 +59,16 @@ def held(example: str, cwd: Path, *options: str) -> list[str]:
 def test_every_example_is_tried_here() -> None:
     tried = set(re.findall(r"embed_\w+\.py", Path(__file__).read_text("utf-8")))
     assert {path.name for path in EXAMPLES.glob("*.py")} == tried
+
+
+def test_what_the_documents_show_of_the_limiter_passes_strict_type_checks(tmp_path: Path) -> None:
+    for document in (README, ROOT / "docs/limiter.md"):
+        for block in blocks(document):
+            if block.language == "python":
+                (tmp_path / f"{document.stem}_{block.line}.py").write_text(block.text, "utf-8")
+    shown = sorted(str(path) for path in tmp_path.glob("*.py"))
+    assert shown
+    run("-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache"), *shown, cwd=ROOT)
 
 
 def test_enrolling_without_http_charges_once_fills_the_seat_and_ends_in_a_certificate(tmp_path: Path) -> None:

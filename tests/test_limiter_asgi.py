@@ -495,7 +495,7 @@ async def looked_up(_scope: Any) -> Any:
         ({"quotas": None}, TypeError, "quotas: a sequence of Quota is needed, not None"),
         ({"quotas": THRICE[0]}, TypeError, r"quotas: a sequence of Quota is needed, not Quota\(name='minute'"),
         ({"quotas": ["30/minute"]}, TypeError, r"quotas: a sequence of Quota is needed, not \['30/minute'\]"),
-        ({"quotas": [THRICE[0]] * 2}, ValueError, "quotas: each needs a name of its own"),
+        ({"quotas": [THRICE[0]] * 2, "cost": lambda _scope: 1}, ValueError, "quotas: each needs a name of its own"),
         ({"quotas": looked_up}, TypeError, "quotas: a plain function is needed, not an async one"),
         ({"key": looked_up}, TypeError, "key: a plain function is needed, not an async one"),
         ({"cost": looked_up}, TypeError, "cost: a plain function is needed, not an async one"),
