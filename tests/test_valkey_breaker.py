@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_backends.valkey.breaker import PATIENCE, PAUSE_NS, Breaker
+from storage_backends.valkey.breaker import FIRST_PAUSE_NS, PATIENCE, PAUSE_NS, Breaker
 from storage_backends.valkey.health import Counts, Health
 
 BUDGET = 25_000_000
@@ -41,19 +44,34 @@ def test_it_opens_at_the_first_failure_when_nothing_has_ever_succeeded() -> None
     assert opened().is_open
 
 
-def test_open_it_lets_one_caller_a_second_ask() -> None:
+def test_open_it_lets_one_caller_ask_after_rests_that_double_up_to_a_second() -> None:
     breaker = opened()
-    asked = [now for now in range(START, START + 10 * PAUSE_NS, PAUSE_NS // 50) if breaker.may_ask(now)]
-    assert asked == [START + n * PAUSE_NS for n in range(1, 10)]
+    asked = [now for now in range(START, START + 5 * PAUSE_NS, FIRST_PAUSE_NS) if breaker.may_ask(now)]
+    rests = [later - earlier for earlier, later in pairwise([START, *asked])]
+    assert rests == [FIRST_PAUSE_NS * 2**n for n in range(5)] + [PAUSE_NS] * 3
 
 
-def test_a_probe_that_fails_after_its_budget_is_followed_by_the_next_one_second_later() -> None:
+def test_a_probe_that_fails_after_its_budget_is_followed_by_the_next_one_a_rest_later() -> None:
+    breaker, probe = opened(), START
+    for rest in (FIRST_PAUSE_NS, 2 * FIRST_PAUSE_NS, 4 * FIRST_PAUSE_NS):
+        assert not breaker.may_ask(probe + rest - 1)
+        assert breaker.may_ask(probe + rest)
+        probe += rest + BUDGET
+        breaker.failed(probe)
+
+
+def test_callers_who_fail_together_do_not_lengthen_the_rest() -> None:
     breaker = opened()
-    probe = START + PAUSE_NS
-    assert breaker.may_ask(probe)
-    breaker.failed(probe + BUDGET)
-    assert not breaker.may_ask(probe + BUDGET + PAUSE_NS - 1)
-    assert breaker.may_ask(probe + BUDGET + PAUSE_NS)
+    for _ in range(100):
+        breaker.failed(START + 1)
+    assert breaker.rest(START + 1) == FIRST_PAUSE_NS
+
+
+def test_one_late_answer_of_a_store_that_is_rarely_asked_is_decided_without_for_the_shortest_rest_only() -> None:
+    breaker = Breaker(BUDGET)
+    for now in range(START, START + 20 * PAUSE_NS, PAUSE_NS // 10):
+        assert breaker.may_ask(now)
+        (breaker.failed if now % PAUSE_NS == 0 else breaker.succeeded)(now + BUDGET)
 
 
 def test_whatever_succeeds_closes_it() -> None:
@@ -81,7 +99,8 @@ def test_whatever_happens_the_next_probe_is_told_and_at_most_a_second_away(event
             probes.clear()
         else:
             breaker.failed(now)
-    assert all(later - earlier >= PAUSE_NS for earlier, later in pairwise(probes))
+    waits = [later - earlier for earlier, later in pairwise(probes)]
+    assert all(wait >= min(FIRST_PAUSE_NS * 2**number, PAUSE_NS) for number, wait in enumerate(waits, 1))
 
 
 @pytest.fixture
@@ -113,6 +132,27 @@ def test_a_store_that_answers_some_and_fails_others_has_one_outage(lines: pytest
     assert len(lines.messages) == 1
     health.succeeded(START + 40 * PAUSE_NS)
     assert len(lines.messages) == 2
+
+
+def test_of_many_threads_that_see_an_outage_begin_and_end_one_says_so(lines: pytest.LogCaptureFixture) -> None:
+    health = Health("s", "open", Counts(), BUDGET)
+    meet = threading.Barrier(8)
+    switches = sys.getswitchinterval()
+
+    def see(at: int) -> None:
+        meet.wait()
+        health.failed("lost", at)
+        meet.wait()
+        health.succeeded(at + 2 * PAUSE_NS)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for n in range(1, 51):
+                list(threads.map(see, [10 * n * PAUSE_NS] * 8))
+    finally:
+        sys.setswitchinterval(switches)
+    assert len(lines.messages) == 100
 
 
 def test_the_next_outage_is_told_again(lines: pytest.LogCaptureFixture) -> None:

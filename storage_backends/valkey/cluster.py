@@ -29,6 +29,11 @@ def slot_of(name: bytes) -> int:
     return crc_hqx(name, 0) % SLOTS
 
 
+def _number(text: str) -> int:
+    """A slot or a port; a number that neither can be, where it is none or has more digits than they have."""
+    return int(text) if text.isdecimal() and len(text) <= 5 else 100_000
+
+
 class Redirection:
     """MOVED and ASK: the slot and where it is, for good or (`once`) for the next command only."""
 
@@ -38,7 +43,7 @@ class Redirection:
         """Raises ProtocolError where the error names no place."""
         slot, _, place = error.rest.partition(" ")
         host, _, port = place.strip().rpartition(":")
-        if not (slot.isdecimal() and port.isdecimal() and int(slot) < SLOTS and 0 < int(port) < 65_536):
+        if not (_number(slot) < SLOTS and 0 < _number(port) < 65_536) or "\0" in host:
             raise ProtocolError("a redirection to nowhere")
         self.once = error.code == "ASK"
         self.slot = int(slot)
@@ -63,17 +68,17 @@ class SlotMap:
             self._next_refresh = now + REFRESH_NS
         return due
 
-    def known(self) -> list[Address]:
-        """Every server that is known, in no particular order."""
-        return list({address for address in self.owners if address is not None}.union(self.seeds))
+    def known(self) -> set[Address]:
+        """Every server that is known."""
+        return {address for address in self.owners if address is not None}.union(self.seeds)
 
     def learn(self, reply: Any, asked: Address) -> None:
         """Take in the answer to CLUSTER SLOTS; ProtocolError when it is none."""
         owners: list[Address | None] = [None] * SLOTS
         try:
             for first, last, (host, port, *_), *_ in reply:
-                if not (0 <= first <= last < SLOTS and 0 < port < 65_536):
-                    raise ProtocolError("slots or ports that there are not")
+                if not (0 <= first <= last < SLOTS and 0 < port < 65_536) or b"\0" in (host or b""):
+                    raise ProtocolError("slots, ports or hosts that there are not")
                 address = Address(host.decode() if host else asked.host, port)
                 owners[first : last + 1] = [address] * (last + 1 - first)
         except (TypeError, ValueError, AttributeError):

@@ -37,11 +37,12 @@ _yield = getattr(os, "sched_yield", lambda: None)
 class Connection:
     """Sends questions and waits for their answers; whoever sees it raise must close it.
 
-    `until` is the instant, by `time.monotonic_ns`, at which waiting ends. What raises is OSError (TimeoutError among
-    them), ProtocolError and, when connecting, UnwelcomeError.
+    A TimeoutError of `exchange` is the exception: once the late answers have arrived, it `is_usable` again, and they
+    are taken for nobody else's. `until` is the instant, by `time.monotonic_ns`, at which waiting ends. What raises is
+    OSError (TimeoutError among them), ProtocolError and, when connecting, UnwelcomeError. `era` is its owner's.
     """
 
-    __slots__ = ("__weakref__", "_next_rests", "_not_now", "_poll", "_rests", "_socket")
+    __slots__ = ("__weakref__", "_late", "_next_rests", "_not_now", "_poll", "_rests", "_socket", "era")
 
     def __init__(self, opened: socket.socket, greeting: Greeting, until: int) -> None:
         opened.setblocking(False)
@@ -51,6 +52,8 @@ class Connection:
         self._poll.register(opened, select.POLLIN)
         self._rests = 0
         self._next_rests = 1
+        self._late: tuple[Sequence[Question], bytes] | None = None
+        self.era = 0
         try:
             self._send(greeting.words, until)
             heard = self._more(until)
@@ -66,19 +69,43 @@ class Connection:
         if len(questions) == 1:
             self._look()
         answers: list[object] = []
-        data, at = self._more(until), 0
-        for call, key in questions:
-            while (found := call.read(data, at, key)) is None:
-                data, at = data[at:] + self._more(until), 0
-            answer, at = found
-            answers.append(answer)
+        data, at = b"", 0
+        try:
+            data = self._more(until)
+            for call, key in questions:
+                while (found := call.read(data, at, key)) is None:
+                    data, at = data[at:] + self._more(until), 0
+                answer, at = found
+                answers.append(answer)
+        except TimeoutError:
+            self._late = questions[len(answers) :], data[at:]
+            raise
         if at < len(data):
             raise ProtocolError("more answers than questions")
         return answers
 
+    def is_late(self) -> bool:
+        """Whether nothing is wrong with it but that answers are late."""
+        return self._late is not None
+
     def is_usable(self) -> bool:
-        """Whether it is likely to work: it has nothing to read, neither an end nor an answer that is too late."""
+        """Whether it is likely to work: nothing is late, and there is nothing to read, neither an end nor an answer."""
+        if self._late is not None and not self._has_caught_up(*self._late):
+            return False
         return not self._poll.poll(0)
+
+    def _has_caught_up(self, questions: Sequence[Question], data: bytes) -> bool:
+        """Whether the answers that were late are there by now; they are forgotten."""
+        at, now = 0, time.monotonic_ns()
+        try:
+            for call, key in questions:
+                while (found := call.read(data, at, key)) is None:
+                    data, at = data[at:] + self._more(now), 0
+                _, at = found
+        except (OSError, ProtocolError):
+            return False
+        self._late = None
+        return at == len(data)
 
     def close(self) -> None:
         """Let go, without a word."""

@@ -48,8 +48,8 @@ class Greeting:
         return True
 
 
-FAILURES: Final = (OSError, ProtocolError, UnwelcomeError, UnicodeError)
-"""What an attempt to connect, or to use a connection, may raise; UnicodeError stands for a host that is no name."""
+FAILURES: Final = (OSError, ProtocolError, UnwelcomeError, ValueError)
+"""What an attempt to connect, or to use a connection, may raise; ValueError stands for a host that is no name."""
 
 
 def kind_of(failure: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Final
 
 from storage_backends.valkey.breaker import PAUSE_NS, Breaker
@@ -34,25 +35,29 @@ class Health:
     """Of one server: its breaker, and the two lines that the log has of an outage.
 
     An outage begins with a failure, and ends with the first success after `PAUSE_NS` without one; so a server that
-    answers some and fails others has one outage, and not thousands.
+    answers some and fails others has one outage, and not thousands. Of several threads that see it begin or end one
+    says so: the one that takes the entry out of a list.
     """
 
-    __slots__ = ("_counts", "_failed", "_name", "_policy", "_since", "breaker")
+    __slots__ = ("_counts", "_failed", "_name", "_policy", "_since", "_well", "breaker")
 
     def __init__(self, name: str, policy: str, counts: Counts, budget_ns: int) -> None:
         self.breaker = Breaker(budget_ns)
         self._name = name
         self._policy = policy
         self._counts = counts
-        self._since: int | None = None
+        self._well = [True]
+        self._since: list[int] = []
         self._failed = 0
 
     def succeeded(self, now: int) -> None:
         """The store answered as it should."""
         self.breaker.succeeded(now)
-        if self._since is not None and now - self._failed >= PAUSE_NS:
-            _log.warning("%s answers again, after %.1f s", self._name, (now - self._since) / 1e9)
-            self._since = None
+        if self._since and now - self._failed >= PAUSE_NS:
+            with suppress(IndexError):
+                since = self._since.pop()
+                _log.warning("%s answers again, after %.1f s", self._name, (now - since) / 1e9)
+                self._well.append(True)
 
     def failed(self, kind: str, now: int, times: int = 1) -> None:
         """The store did not answer as it should: so many calls fared alike."""
@@ -60,6 +65,10 @@ class Health:
         failures[kind] = failures.get(kind, 0) + times
         self._failed = now
         self.breaker.failed(now)
-        if self._since is None:
-            self._since = now
-            _log.warning("%s does not answer as it should (%s): the policy %r decides", self._name, kind, self._policy)
+        if self._well:
+            with suppress(IndexError):
+                self._well.pop()
+                _log.warning(
+                    "%s does not answer as it should (%s): the policy %r decides", self._name, kind, self._policy
+                )
+                self._since.append(now)

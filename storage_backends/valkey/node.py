@@ -8,7 +8,10 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
+from storage_backends.valkey.breaker import PAUSE_NS
 from storage_backends.valkey.greeting import FAILURES, Greeting, kind_of
+from storage_backends.valkey.names import Name
+from storage_backends.valkey.opening import CONNECT_NS
 from storage_backends.valkey.resp import ErrorReply, ProtocolError
 from storage_backends.valkey.wire import Wire
 
@@ -20,10 +23,6 @@ if TYPE_CHECKING:
 
 BATCH: Final = 32
 """So many calls of one tick of the loop leave at once and not at its end: the server begins while more are made."""
-
-CONNECT_S: Final = 1.0
-"""How long an attempt to connect goes on, or a budget if that is longer. Callers wait no longer than their budget;
-those after them may profit."""
 
 TRIES: Final = 5
 """How often one call is sent at most: servers may redirect it, or have lost the script."""
@@ -61,7 +60,8 @@ class Node:
 
     Calls of one tick leave in one write, answers are matched in order. What is late is answered by the owner at the
     end of the budget; its place is kept, so that the answer, when it comes, is taken for nobody else's. When
-    a connection is given up, nothing that was sent on it is sent again: it may have been done.
+    a connection is given up, nothing that was sent on it is sent again: it may have been done. Where the server refuses
+    what it is asked, the connection is made anew when what is on its way has been answered, once a second at most.
     """
 
     def __init__(self, owner: Owner, address: Address, location: Location, health: Health, budget_s: float) -> None:
@@ -72,7 +72,11 @@ class Node:
         self._greeting = Greeting(location)
         self._budget_s = budget_s
         self._loop = asyncio.get_running_loop()
-        self._wire: Wire | None = None
+        self._name = None if address.port is None else Name(address.host, address.port)
+        self._wire: Wire | None = None  # whose answers are expected
+        self._taking: Wire | None = None  # the same, unless nothing more is to be sent on it
+        self._made_ns = 0  # when it was
+        self._heard_ns = 0  # when something came on it last
         self._connecting: asyncio.Task[None] | None = None
         self._asked: deque[Asked] = deque()  # without an answer so far, in order; the first `_sent` are on their way
         self._sent = 0
@@ -86,10 +90,10 @@ class Node:
     def ask(self, waiter: Waiter, call: Call | Command, key: str) -> None:
         """Send the call, at the end of this tick at the latest, and answer the waiter within the budget."""
         self._asked.append((waiter, call, key, 0))
-        if self._wire is not None:
+        if self._taking is not None:
             self._out.append(call.request(key))
             if len(self._out) >= BATCH:
-                self._write(self._wire)
+                self._write(self._taking)
         if not self._ticking:
             self._ticking = True
             self._loop.call_soon(self._tick)
@@ -100,7 +104,7 @@ class Node:
         if first is not None:
             self.ask(NOBODY, first, key)
         self._asked.append((waiter, call, key, tries + 1))
-        if self._wire is not None:
+        if self._taking is not None:
             self._out.append(call.request_with_script(key))
         if not self._ticking:
             self._ticking = True
@@ -109,16 +113,23 @@ class Node:
 
     async def close(self) -> None:
         """Answer all that wait without the store, and let go of the connection."""
+        self.end()
+        if self._connecting is not None:
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        await asyncio.sleep(0)  # a connection is closed in the loop's next turn
+
+    def end(self) -> None:
+        """The same, without waiting until it is done."""
         if self._timer is not None:
             self._timer.cancel()
         self._drop()
-        self._settle(len(self._asked))
-        self._answered += len(self._asked)
-        self._asked.clear()
+        self._forget(len(self._asked))
         if self._connecting is not None:
             self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
-        await asyncio.sleep(0)  # a connection is closed in the loop's next turn
+
+    def is_busy(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self._asked)
 
     def descriptor(self) -> int:
         """The number of the file of the connection's socket, or -1."""
@@ -126,12 +137,16 @@ class Node:
 
     def _tick(self) -> None:
         self._ticking = False
-        if self._out and self._wire is not None:
-            self._write(self._wire)
-        if self._wire is None and self._connecting is None and self._asked:
-            self._connecting = self._loop.create_task(self._connect())
+        if self._out and self._taking is not None:
+            self._write(self._taking)
+        self._reach()
         self._due.append((self._loop.time() + self._budget_s, self._answered + len(self._asked)))
         self._set_timer()
+
+    def _reach(self) -> None:
+        """Connect, if that is needed."""
+        if self._wire is None and self._connecting is None and self._asked:
+            self._connecting = self._loop.create_task(self._connect())
 
     def _write(self, wire: Wire) -> None:
         self._sent += len(self._out)
@@ -141,14 +156,15 @@ class Node:
     async def _connect(self) -> None:
         wire = Wire(self)
         try:
-            async with asyncio.timeout(max(CONNECT_S, self._budget_s)):
-                await wire.open(self.address, self._tls, self._greeting)
+            async with asyncio.timeout(max(CONNECT_NS / 1e9, self._budget_s)):
+                await wire.open(self.address, self._name, self._tls, self._greeting)
         except FAILURES as failure:
             self._fail(kind_of(failure), len(self._asked))
             return
         finally:
             self._connecting = None
-        self._wire = wire
+        self._wire = self._taking = wire
+        self._made_ns = self._heard_ns = time.monotonic_ns()
         if self._asked:
             self._out = [call.request(key) for _, call, key, _ in self._asked]
             self._write(wire)
@@ -178,13 +194,13 @@ class Node:
         self._sent -= position - self._answered
         self._answered = position
         self._rest = data[at:]
+        self._heard_ns = time.monotonic_ns()
         if answered:
             self._owner.answered(answered)
-            self.health.succeeded(time.monotonic_ns())
+            self.health.succeeded(self._heard_ns)
         for once_asked, error, where in refused:
             self._refused(once_asked, error, self._until(where))
-        if at < 0 or (self._rest and not self._sent):
-            self._lose("protocol")
+        self._go_on(is_garbled=at < 0)
 
     def lost(self, wire: Wire) -> None:
         """The connection is no more. Where nothing was on its way, as when a server closes an idle one, that is no
@@ -194,22 +210,31 @@ class Node:
                 self._lose("lost")
             else:
                 self._drop()
+                self._reach()
 
     def _refused(self, asked: Asked, error: ErrorReply, until: float) -> None:
         """The server answered with an error."""
         waiter, call, key, tries = asked
         if waiter.done():
             return
-        if tries < TRIES and self._loop.time() < until:
-            if error.code == "NOSCRIPT":
-                self.ask_again(asked, until)
+        try:
+            if tries < TRIES and self._loop.time() < until and self._is_remedied(asked, error, until):
                 return
-            if self._owner.redirect(self, asked, error, until):
-                return
-        self.health.failed(error.code, time.monotonic_ns())
+        except Exception as failure:  # noqa: BLE001 - whatever it is, nobody waits for ever because of it
+            self._loop.call_exception_handler({"message": "an error of the store", "exception": failure})
+        now = time.monotonic_ns()
+        self.health.failed(error.code, now)
         waiter.set_result(self._otherwise(call, key))
-        if self.health.breaker.is_open and not self._sent:
-            self._drop()  # the name may stand for another server by now, one that takes writes
+        if now - self._made_ns >= PAUSE_NS:
+            self._taking = None  # the name may stand for another server by now, one that takes writes
+            self._out.clear()
+
+    def _is_remedied(self, asked: Asked, error: ErrorReply, until: float) -> bool:
+        """Whether the call was sent again, to this server or another."""
+        if error.code == "NOSCRIPT":
+            self.ask_again(asked, until)
+            return True
+        return self._owner.redirect(self, asked, error, until)
 
     def _otherwise(self, call: Call | Command, key: str) -> object:
         return self._owner.otherwise(call, key, self.health.breaker.rest(time.monotonic_ns()))
@@ -226,8 +251,12 @@ class Node:
         self.health.failed(kind, time.monotonic_ns(), max(1, waiting))
 
     def _fail(self, kind: str, count: int) -> None:
-        """Answer the first that are asked without the store, and forget them."""
+        """The same as a failure."""
         self._note(kind, count)
+        self._forget(count)
+
+    def _forget(self, count: int) -> None:
+        """Answer the first that are asked without the store, and expect nothing for them."""
         self._settle(count)
         for _ in range(count):
             self._asked.popleft()
@@ -235,17 +264,26 @@ class Node:
 
     def _drop(self) -> None:
         """Give the connection up."""
-        wire, self._wire = self._wire, None
+        wire, self._wire, self._taking = self._wire, None, None
         if wire is not None:
             wire.close()
         self._out.clear()
         self._rest = b""
+
+    def _go_on(self, *, is_garbled: bool) -> None:
+        """Use the connection further, unless what came was no answer or nothing more is to be sent on it."""
+        if is_garbled or (self._rest and not self._sent):
+            self._lose("protocol")
+        elif self._wire is not None and self._taking is None and not self._sent:
+            self._drop()
+            self._reach()
 
     def _lose(self, kind: str) -> None:
         """Give the connection up because it failed: what was sent on it is answered without the store."""
         self._drop()
         sent, self._sent = self._sent, 0
         self._fail(kind, sent)
+        self._reach()
 
     def _until(self, position: int) -> float:
         """When the call at this position is due."""
@@ -274,13 +312,27 @@ class Node:
         late = end - self._answered
         if late <= 0:
             return
-        if self._wire is None:
-            self._fail("timeout", late)
-            return
         self._note("timeout", late)
-        self._settle(late)
-        if self.health.breaker.is_open:
-            self._lose("timeout")
+        if self._wire is None:
+            self._forget(late)
+        elif self._is_given_up():
+            self._drop()
+            sent, self._sent = self._sent, 0
+            self._forget(max(sent, late))
+            self._reach()
+        else:
+            self._settle(late)
+
+    def _is_given_up(self) -> bool:
+        """Whether nothing more is expected of a connection on which an answer is late.
+
+        One that is younger than a budget is kept: to connect took most of the time, and the next one to ask will have
+        all of it for the answer.
+        """
+        now = time.monotonic_ns()
+        if self._taking is None or now - self._heard_ns >= PAUSE_NS:
+            return True
+        return self.health.breaker.is_open and now - self._made_ns >= self._budget_s * 1e9
 
     def _expire(self, asked: Asked) -> None:
         """The time of a call that was asked again is up."""

@@ -70,6 +70,11 @@ class Nodes:
         for node in self._nodes.values():
             await node.close()
 
+    def end(self) -> None:
+        """The same, without waiting until it is done."""
+        for node in self._nodes.values():
+            node.end()
+
     def descriptors(self) -> list[int]:
         """The numbers of the files of the connections' sockets."""
         return [number for node in self._nodes.values() if (number := node.descriptor()) >= 0]
@@ -77,10 +82,18 @@ class Nodes:
     def _node(self, address: Address) -> Node:
         node = self._nodes.get(address)
         if node is None:
+            self._forget_strangers()
             store = self._store
             budget_s = store.budget_ns / 1e9
             node = self._nodes[address] = Node(self, address, store.location, store.health(address), budget_s)
         return node
+
+    def _forget_strangers(self) -> None:
+        """Let go of servers that the cluster has no more, as where each start gives them another address."""
+        known = self._map.known() if self._map else ()
+        for address, node in list(self._nodes.items()):
+            if address not in known and not node.is_busy():
+                self._nodes.pop(address).end()
 
     def _owner(self, slot: int) -> Node:
         """The server that is known to have the slot or, when none is, a seed that answers."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final
+
+from storage_backends.valkey.names import Name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from storage_backends.valkey.address import Address, Location
+    from storage_backends.valkey.names import Place, Places
 
-    Places: TypeAlias = Sequence[
-        tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str | int | bytes, ...]]
-    ]
+CONNECT_NS: Final = 1_000_000_000
+"""How long an attempt to connect goes on, or a budget if that is longer. Callers wait no longer than their budget;
+those after them may profit."""
+
+_QUIET_S: Final = 60
+"""A connection on which nothing happened for so long is seen to still lead to the server."""
+
+_PROBES: Final = {"TCP_KEEPIDLE": _QUIET_S, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Opener:
@@ -26,73 +31,63 @@ class Opener:
     def __init__(self, address: Address, location: Location) -> None:
         self._address = address
         self._tls = location.tls
-        self._lookup: _Lookup | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """In the child of a fork: whoever looked the name up did so in the parent."""
+        host, port = self._address
+        self._name = None if port is None else Name(host, port)
 
     def open(self, until: int) -> socket.socket:
-        """A socket that is connected; raises OSError, UnicodeError (a host that is no name)."""
-        host, port = self._address
-        if port is None:
-            return _connected(socket.AF_UNIX, host, until)
+        """A socket that is connected; raises OSError, ValueError (a host that is no name)."""
+        if self._name is None:
+            return _connected(socket.AF_UNIX, self._address.host, until)
         failure: OSError = ConnectionError("the name has no address")
-        for family, _, _, _, place in self._places(host, port, until):
+        for family, _, _, _, place in _places(self._name, until):
             try:
-                return self._secured(_connected(family, place, until), host, until)
+                return self._secured(_connected(family, place, until), until)
             except OSError as one:
                 failure = one
         raise failure
 
-    def _secured(self, opened: socket.socket, host: str, until: int) -> socket.socket:
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _secured(self, opened: socket.socket, until: int) -> socket.socket:
         if self._tls is None:
             return opened
         try:
             opened.settimeout(_left_s(until))
-            return self._tls.wrap_socket(opened, server_hostname=host)
+            return self._tls.wrap_socket(opened, server_hostname=self._address.host)
         except BaseException:
             opened.close()
             raise
 
-    def _places(self, host: str, port: int, until: int) -> Places:
-        try:
-            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            lookup = self._lookup = self._lookup or _Lookup(host, port)
-            lookup.wait(until)
-            self._lookup = None
-            return lookup.places()
+
+def set_options(opened: socket.socket) -> None:
+    """What a TCP socket to a server needs: what is written leaves at once, and a silent end is noticed."""
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-class _Lookup:
-    """A name being looked up by a thread of its own: the system's resolver waits for as long as it likes."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._places: Places = []
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(host, port), daemon=True)
-        self._thread.start()
-
-    def wait(self, until: int) -> None:
-        """Wait for it; TimeoutError when it takes longer, and whoever asks later may find it done."""
-        self._thread.join(_left_s(until))
-        if self._thread.is_alive():
-            raise TimeoutError("the name is still being looked up")
-
-    def places(self) -> Places:
-        """What was found; what was raised instead is raised."""
-        if self._failure is not None:
-            raise self._failure
-        return self._places
-
-    def _run(self, host: str, port: int) -> None:
-        try:
-            self._places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as failure:
-            self._failure = failure
+def _places(name: Name, until: int) -> Places:
+    lookup = name.lookup()
+    try:
+        places = lookup.result(_left_s(until))
+    except TimeoutError:
+        raise TimeoutError("the name is still being looked up") from None
+    except (OSError, ValueError):
+        name.used(lookup)
+        raise
+    name.used(lookup)
+    return places
 
 
-def _connected(family: int, place: str | tuple[str | int | bytes, ...], until: int) -> socket.socket:
+def _connected(family: int, place: str | Place, until: int) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if family != socket.AF_UNIX:
+            set_options(opened)
         opened.settimeout(_left_s(until))
         opened.connect(place)
     except BaseException:

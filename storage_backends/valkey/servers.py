@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakSet
 
+from storage_backends.valkey.breaker import PAUSE_NS
 from storage_backends.valkey.cluster import ASKING, Learn, Redirection, SlotMap
 from storage_backends.valkey.connection import Connection
 from storage_backends.valkey.greeting import FAILURES, Greeting, kind_of
-from storage_backends.valkey.opening import Opener
+from storage_backends.valkey.opening import CONNECT_NS, Opener
 from storage_backends.valkey.resp import ErrorReply, ProtocolError
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from storage_backends.valkey.calls import Call
     from storage_backends.valkey.connection import Question
     from storage_backends.valkey.store import Store
+
+T = TypeVar("T")
 
 IDLE: Final = 32
 """So many connections to one server are kept for those who come next."""
@@ -39,16 +44,24 @@ class UnansweredError(Exception):
 
 
 class Server:
-    """One server, and the connections to it that are not in use, the latest used first."""
+    """One server, and the connections to it that are not in use, the latest used first.
+
+    A connection is made by a thread of its own. Who has waited for it as long as the budget allows leaves it to
+    whoever comes next, so that a server to which connecting takes longer than a budget is used nevertheless.
+    """
 
     def __init__(self, store: Store, address: Address) -> None:
         self.address = address
         self.health = store.health(address)
+        self._connect_ns = max(CONNECT_NS, store.budget_ns)
         self._greeting = Greeting(store.location)
         self._opener = Opener(address, store.location)
         self._idle: list[Connection] = []
+        self._attempts: list[Future[Connection]] = []  # for which nobody waits
         self._is_closed = False
         self._all: WeakSet[Connection] = WeakSet()
+        self._era = 0
+        self._renewed = 0
 
     def exchange(self, request: bytes, questions: Sequence[Question], until: int) -> list[object]:
         """The answers to the questions, which `request` has in their order; UnansweredError when there are none."""
@@ -59,9 +72,14 @@ class Server:
         try:
             answers = connection.exchange(request, questions, until)
         except BaseException as failure:
-            self._discard(connection)
             if isinstance(failure, FAILURES):
                 self.let_go()  # those that rest are unlikely to fare better
+            if isinstance(failure, TimeoutError) and connection.is_late():
+                connection.era = self._era
+                self._give_back(connection)
+            else:
+                self._discard(connection)
+            if isinstance(failure, FAILURES):
                 raise UnansweredError(failure, was_connected=True) from failure
             raise
         self._give_back(connection)
@@ -73,9 +91,18 @@ class Server:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the connections that are not in use."""
-        while (connection := self._idle_one()) is not None:
+        """Close the connections that are not in use, and the others when they have served; who comes next connects."""
+        self._era += 1
+        while (connection := _popped(self._idle)) is not None:
             self._discard(connection)
+        while (attempt := _popped(self._attempts)) is not None:
+            attempt.add_done_callback(_close)
+
+    def renew(self, now: int) -> None:
+        """Let go, once in `PAUSE_NS` at most: the name may stand for another server by now, one that takes writes."""
+        if now - self._renewed >= PAUSE_NS:
+            self._renewed = now
+            self.let_go()
 
     def abandon(self) -> None:
         """In the child of a fork: close the child's copies of all sockets. That tells the server nothing."""
@@ -83,24 +110,56 @@ class Server:
             connection.close()
         self._all.clear()
         self._idle.clear()
+        self._attempts.clear()
+        self._opener.forget()
 
     def _take(self, until: int) -> Connection:
-        while (connection := self._idle_one()) is not None:
+        while (connection := _popped(self._idle)) is not None:
             if connection.is_usable():
                 return connection
             self._discard(connection)
-        connection = Connection(self._opener.open(until), self._greeting, until)
-        self._all.add(connection)
-        return connection
+        return self._connected(until)
 
-    def _idle_one(self) -> Connection | None:
+    def _connected(self, until: int) -> Connection:
+        attempt = self._attempt()
         try:
-            return self._idle.pop()
-        except IndexError:  # there is none, or another thread was quicker
-            return None
+            return attempt.result(max(0, until - time.monotonic_ns()) / 1e9)
+        except BaseException:
+            if len(self._attempts) < IDLE:
+                self._attempts.append(attempt)
+            else:
+                attempt.add_done_callback(_close)
+            raise
+
+    def _attempt(self) -> Future[Connection]:
+        """One that nobody waits for any more and that did not fail, or a new one."""
+        while (attempt := _popped(self._attempts)) is not None:
+            if not attempt.done():
+                return attempt
+            if attempt.exception() is None:
+                if attempt.result().is_usable():
+                    return attempt
+                self._discard(attempt.result())
+        attempt = Future()
+        try:
+            threading.Thread(target=self._connect, args=(attempt, self._era), daemon=True).start()
+        except RuntimeError:  # there are too many, or the interpreter is about to end
+            attempt.set_exception(OSError("no thread to connect with"))
+        return attempt
+
+    def _connect(self, attempt: Future[Connection], era: int) -> None:
+        until = time.monotonic_ns() + self._connect_ns
+        try:
+            connection = Connection(self._opener.open(until), self._greeting, until)
+        except FAILURES as failure:
+            attempt.set_exception(failure)
+            return
+        connection.era = era
+        self._all.add(connection)
+        attempt.set_result(connection)
 
     def _give_back(self, connection: Connection) -> None:
-        if len(self._idle) < IDLE and not self._is_closed:
+        if connection.era == self._era and len(self._idle) < IDLE and not self._is_closed:
             self._idle.append(connection)
         else:
             self._discard(connection)
@@ -108,6 +167,18 @@ class Server:
     def _discard(self, connection: Connection) -> None:
         self._all.discard(connection)
         connection.close()
+
+
+def _popped(rest: list[T]) -> T | None:
+    try:
+        return rest.pop()
+    except IndexError:  # there is none, or another thread was quicker
+        return None
+
+
+def _close(attempt: Future[Connection]) -> None:
+    if attempt.exception() is None:
+        attempt.result().close()
 
 
 class Servers:
@@ -150,12 +221,12 @@ class Servers:
 
     def close(self) -> None:
         """Close the connections: those in use when they have served."""
-        for server in self._servers.values():
+        for server in list(self._servers.values()):
             server.close()
 
     def abandon(self) -> None:
         """See `Server.abandon`."""
-        for server in self._servers.values():
+        for server in list(self._servers.values()):
             server.abandon()
 
     def _answers(self, server: Server, asked: list[tuple[Call, str]], until: int) -> list[Any]:
@@ -187,9 +258,9 @@ class Servers:
             except UnansweredError as failure:
                 kind = failure.kind
                 break
-        server.health.failed(kind, time.monotonic_ns())
-        if server.health.breaker.is_open:
-            server.let_go()  # the name may stand for another server by now, one that takes writes
+        now = time.monotonic_ns()
+        server.health.failed(kind, now)
+        server.renew(now)
         return self._otherwise(server, call, key)
 
     def _learn(self, slots: SlotMap, until: int) -> None:
@@ -227,7 +298,17 @@ class Servers:
 
     def _server(self, address: Address) -> Server:
         server = self._servers.get(address)
-        return server or self._servers.setdefault(address, Server(self._store, address))
+        if server is None:
+            self._forget_strangers()
+            server = self._servers.setdefault(address, Server(self._store, address))
+        return server
+
+    def _forget_strangers(self) -> None:
+        """Let go of servers that the cluster has no more, as where each start gives them another address."""
+        known = self._map.known() if self._map else ()
+        for address in self._servers.keys() - known:
+            if (stranger := self._servers.pop(address, None)) is not None:  # another thread may have been quicker
+                stranger.close()
 
     def _owner(self, call: Call, key: str) -> Server:
         """The server that is known to have the key or, when none is, a seed that answers."""

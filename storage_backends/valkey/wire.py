@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, cast
 
 from storage_backends.valkey.greeting import Greeting, UnwelcomeError
+from storage_backends.valkey.opening import set_options
 from storage_backends.valkey.resp import ProtocolError
 
 if TYPE_CHECKING:
     import ssl
 
     from storage_backends.valkey.address import Address
+    from storage_backends.valkey.names import Name
     from storage_backends.valkey.node import Node
 
 
@@ -25,15 +28,20 @@ class Wire(asyncio.Protocol):
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard = b""
 
-    async def open(self, address: Address, tls: ssl.SSLContext | None, greeting: Greeting) -> None:
-        """Connect and greet. Raises OSError, UnicodeError (a host that is no name), UnwelcomeError, ProtocolError."""
+    async def open(self, address: Address, name: Name | None, tls: ssl.SSLContext | None, greeting: Greeting) -> None:
+        """Connect and greet. Raises OSError, ValueError (a host that is no name), UnwelcomeError, ProtocolError.
+
+        `name` is that of the address, whose lookup other attempts share; None for the path of a Unix socket.
+        """
         loop = asyncio.get_running_loop()
         self._greeting = greeting
         try:
-            if address.port is None:
+            if name is None:
                 await loop.create_unix_connection(lambda: self, address.host)
             else:
-                await loop.create_connection(lambda: self, address.host, address.port, ssl=tls)
+                opened = await _opened(loop, name)
+                host = address.host if tls else None
+                await loop.create_connection(lambda: self, sock=opened, ssl=tls, server_hostname=host)
             self.write(greeting.words)
             await self._welcome
         except BaseException:
@@ -51,8 +59,8 @@ class Wire(asyncio.Protocol):
 
     def descriptor(self) -> int:
         """The number of the socket's file, or -1."""
-        socket = self._transport.get_extra_info("socket") if self._transport else None
-        return socket.fileno() if socket else -1
+        opened = self._transport.get_extra_info("socket") if self._transport else None
+        return opened.fileno() if opened else -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -72,3 +80,29 @@ class Wire(asyncio.Protocol):
         if not self._welcome.done():
             self._welcome.set_exception(ConnectionResetError("closed before the greeting was over"))
         self._node.lost(self)
+
+
+async def _opened(loop: asyncio.AbstractEventLoop, name: Name) -> socket.socket:
+    """A socket that is connected to one of the addresses of the name."""
+    lookup = name.lookup()
+    try:
+        places = await asyncio.wrap_future(lookup)
+    finally:
+        if lookup.done():
+            name.used(lookup)
+    failure: OSError = ConnectionError("the name has no address")
+    for family, _, _, _, place in places:
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setblocking(False)
+            set_options(opened)
+            await loop.sock_connect(opened, place)
+        except OSError as one:
+            opened.close()
+            failure = one
+        except BaseException:
+            opened.close()
+            raise
+        else:
+            return opened
+    raise failure
