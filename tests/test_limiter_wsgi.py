@@ -9,6 +9,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,6 +227,15 @@ def test_a_reply_that_is_started_again_after_an_error_keeps_the_fields_and_the_e
     limited = RateLimitMiddleware(failing, limiter=MemoryLimiter(), quotas=THRICE)
     limited({"PATH_INFO": "/"}, start_response)
     assert seen == [("200 OK", 7, ()), ("500 Internal Server Error", 7, KeyError)]
+
+
+def test_a_500_that_flask_makes_of_an_error_is_told_by_a_limit_in_front_of_it() -> None:
+    app = Flask(__name__)
+    app.logger.disabled = True
+    app.add_url_rule("/", view_func=lambda: 1 // 0)  # type: ignore[arg-type]
+    limited = RateLimitMiddleware(app.wsgi_app, limiter=MemoryLimiter(), quotas=THRICE)
+    reply = ask(limited)
+    assert (reply[0], len(limit_fields(reply))) == (500, 5)
 
 
 def test_a_stream_is_handed_on_as_it_is() -> None:
