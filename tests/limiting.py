@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import strategies as st
 
-from learnflow_core.limiter import Decision, Decisions, MemoryLimiter, Quota, Refund, Reset
+from learnflow_core.limiter import Decision, Decisions, MemoryLimiter, Quota, Refund, Reset, memory
 
 ROOT = Path(__file__).resolve().parent.parent
 SECOND = 10**9
@@ -91,6 +91,17 @@ def memory_limiter(clock: Callable[[], int], *, max_buckets: int = 1_000, overfl
 def memory_limiters_module() -> str:
     """Where a program of its own imports the MemoryLimiter under test from."""
     return str(_tested[-1].make.__module__)
+
+
+def everything_has_its_turn(limiter: memory.MemoryLimiter) -> None:
+    """Assert that of a limiter in Python each bucket, and nothing else, has one turn, that all count, and the cap."""
+    table = limiter._table
+    tables = [*table.own.values(), table.shared]
+    turns = [*table._turns]
+    kept = [(id(of), key) for of in tables for key in of]
+    assert sorted((id(of), key) for of, key in zip(turns[::2], turns[1::2], strict=True)) == sorted(kept)
+    assert len(limiter) == len(kept)
+    assert len(kept) - len(table.shared) <= table._max_buckets
 
 
 def tick() -> int:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnflow_core.limiter import MemoryLimiter, Quota
+from learnflow_core.limiter import MemoryLimiter, Quota, memory
 from tests.limiting import (
     EVERY_MEMORY_LIMITER,
     MINUTE_AND_DAY,
@@ -20,6 +20,7 @@ from tests.limiting import (
     ClassicBucket,
     Clock,
     costs,
+    everything_has_its_turn,
     memory_limiter,
     memory_limiters_module,
     quota_named,
@@ -31,11 +32,8 @@ pytestmark = EVERY_MEMORY_LIMITER
 
 def owing(limiter: MemoryLimiter) -> int:
     """How many buckets are kept: by the limiter's own count and, where that can be seen, in truth."""
-    if limiter.implementation == "python":
-        kept = sum(len(table) for table in limiter._tables.values()) + len(limiter._shared)
-        assert kept == len(limiter) == len(limiter._turn_tables)
-        assert all(key in table for table, key in zip(limiter._turn_tables, limiter._turn_keys, strict=True))
-        assert kept - len(limiter._shared) <= limiter._max_buckets
+    if isinstance(limiter, memory.MemoryLimiter):
+        everything_has_its_turn(limiter)
     return len(limiter)
 
 

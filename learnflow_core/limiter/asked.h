@@ -4,7 +4,9 @@
 #define LEARNFLOW_ASKED_H
 
 #include <Python.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "limiter.h"
 #include "plan.h"
@@ -27,6 +29,31 @@ plan_of(Limiter *self, PyObject *quotas)
         plan_done(before);
     }
     return plan;
+}
+
+/* Remember the longest debt that a plan under which is taken can leave in each of its buckets; see settled(). */
+static int
+remember_longest(Limiter *self, Plan *plan)
+{
+    size_t room = (size_t)PyDict_GET_SIZE(self->kinds) + 1;
+    if (room > self->longest_room) {
+        int64_t *longest = PyMem_Realloc(self->longest, 2 * room * sizeof(int64_t));
+        if (longest == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        memset(longest + self->longest_room, 0, (2 * room - self->longest_room) * sizeof(int64_t));
+        self->longest = longest;
+        self->longest_room = 2 * room;
+    }
+    for (Py_ssize_t i = 0; i < plan->length; i++) {
+        int64_t *longest = &self->longest[plan->terms[i].kind];
+        if (*longest < plan->terms[i].longest) {
+            *longest = plan->terms[i].longest;
+        }
+    }
+    plan->remembered = true;
+    return 0;
 }
 
 /* The key as the table knows it: its text alone, whatever a class derived from str makes of it. A new reference. */
@@ -92,7 +119,6 @@ close_ask(Ask *ask)
 static int
 ask_for_key(Limiter *self, Ask *ask, PyObject *key)
 {
-    ask->key = key;
     Py_XSETREF(ask->text, text_of(key));
     Py_CLEAR(ask->slot);
     if (ask->text == NULL) {
@@ -103,14 +129,17 @@ ask_for_key(Limiter *self, Ask *ask, PyObject *key)
 }
 
 static int
-ask_under_quotas(Limiter *self, Ask *ask, PyObject *quotas, PyObject *cost)
+ask_under_quotas(Limiter *self, Ask *ask, PyObject *quotas, PyObject *cost, bool takes)
 {
     ask->cost = cost != NULL ? cost : self->state->one;
     if (read_cost(ask) < 0) {
         return -1;
     }
     ask->plan = plan_of(self, quotas);
-    return ask->plan != NULL ? check_plan(ask) : -1;
+    if (ask->plan == NULL || check_plan(ask) < 0) {
+        return -1;
+    }
+    return takes && !ask->plan->remembered ? remember_longest(self, ask->plan) : 0;
 }
 
 #endif

@@ -81,6 +81,14 @@ prepare(Limiter *self, Ask *ask)
     return 0;
 }
 
+/* The longest debt that the bucket can have by rights. */
+static inline int64_t
+longest_of(const Limiter *self, const Term *term)
+{
+    int64_t remembered = term->kind < self->longest_room ? self->longest[term->kind] : 0;
+    return remembered > term->longest ? remembered : term->longest;
+}
+
 /* The key's bucket: its own, or the shared one that stands for it as long as it has none, or a full one. */
 static int64_t
 level_of(Limiter *self, const Ask *ask, const Term *term)
@@ -92,7 +100,7 @@ level_of(Limiter *self, const Ask *ask, const Term *term)
     if (full_at == NULL) {
         return ask->now;
     }
-    int64_t level = settled(*full_at, ask->now, term->longest);
+    int64_t level = settled(*full_at, ask->now, longest_of(self, term));
     if (level < *full_at) {
         *full_at = level;
         self->receipt = ++self->state->receipts;

@@ -55,10 +55,13 @@ class Decision:
 
     `quotas`, `cost` and `allowed` are what was asked and answered; the quotas are in the tick of the store that
     answered. `now_ns` is the instant of the answer by the limiter's clock, and `full_at_ns` has, for each quota, the
-    instant at which it is full again: never earlier than `now_ns`, nor later by more than `longest_ns`. `key` and
-    `receipt` are the limiter's: whose tokens were taken, and the proof that a refund asks for.
+    instant at which it is full again: never earlier than `now_ns`, nor later by more than the greatest `longest_ns` of
+    the plans that share the bucket. `key` and `receipt` are the limiter's: whose tokens were taken, and the proof that
+    a refund asks for.
 
     `fallback` is None, or the name of the policy by which the decision was made because the store did not answer.
+
+    A decision that is copied or pickled says the same, and cannot be refunded: what it took comes back once.
     """
 
     __slots__ = ()
@@ -127,6 +130,10 @@ class Decision:
         yield from ()
         return self
 
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = self.key, tuple(self.quotas), self.cost, self.now_ns, list(self.full_at_ns), self.allowed
+        return PlainDecision, fields
+
     def __repr__(self) -> str:
         return f"Decision(allowed={self.allowed}, cost={self.cost}, states={self.states})"
 
@@ -135,6 +142,13 @@ class BareDecision(Decision):
     """A decision whose fields are attributes, which whoever makes it sets one by one: the quickest way there is."""
 
     __slots__ = ("allowed", "cost", "full_at_ns", "key", "now_ns", "quotas", "receipt")
+
+    # Of its own class, such as one of a fallback, with every field but the receipt.
+    __reduce__ = object.__reduce__  # type: ignore[assignment]
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        fields: tuple[None, dict[str, object]] = object.__getstate__(self)  # type: ignore[assignment]
+        return None, {**fields[1], "receipt": None}
 
 
 class PlainDecision(BareDecision):

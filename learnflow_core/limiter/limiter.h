@@ -23,6 +23,7 @@ typedef struct {
     Fields fields;
     uint64_t receipts;      /* how many were given out, each of them once */
     uint64_t forks;         /* how many lie between this process and the one that imported the module */
+    unsigned long forker;   /* the thread that did the last of them, the only one to go on here */
 } State;
 
 typedef struct {
@@ -32,6 +33,8 @@ typedef struct {
     int64_t max_buckets, overflow_buckets;
     PyObject *clock;        /* NULL: the system's, read without Python */
     PyObject *kinds;        /* the number of each `bucket` of a quota */
+    int64_t *longest;       /* by that number, the longest debt of the plans under which was asked to take */
+    size_t longest_room;
     PyObject *secret;
     Plan *plans[PLANS];     /* of the tuples of quotas seen last */
     uint64_t receipt;       /* of decisions that can still be refunded */
@@ -44,8 +47,7 @@ typedef struct {
 
 /* What one decision is asked for, once it is known to make sense. */
 typedef struct {
-    PyObject *key;          /* as it came */
-    PyObject *text;         /* as an exact str: a reference of its own */
+    PyObject *text;         /* the key as an exact str: a reference of its own */
     uint32_t tag;
     Plan *plan;             /* a use of its own */
     PyObject *cost;

@@ -80,8 +80,8 @@ one_decision(Limiter *self, bool takes, PyObject *const *args, Py_ssize_t given,
     }
     Ask ask = {NULL};
     Decision *decision = NULL;
-    if (ask_for_key(self, &ask, values[0]) == 0 && ask_under_quotas(self, &ask, values[1], values[2]) == 0) {
-        decision = new_decision(self->state->decision_type, ask.key, ask.plan, ask.cost);
+    if (ask_for_key(self, &ask, values[0]) == 0 && ask_under_quotas(self, &ask, values[1], values[2], takes) == 0) {
+        decision = new_decision(self->state->decision_type, ask.text, ask.plan, ask.cost);
     }
     if (decision != NULL) {
         int failed = enter(self, &ask.now);
@@ -109,10 +109,14 @@ limiter_peek(Limiter *self, PyObject *const *args, Py_ssize_t given, PyObject *k
     return one_decision(self, false, args, given, keywords);
 }
 
-/* The keys as a tuple, which nobody changes while they are decided about; each is a str. */
+/* The keys as a tuple, which nobody changes while they are decided about; each is a str. A single str is none. */
 static PyObject *
 all_keys(PyObject *iterable)
 {
+    if (PyUnicode_Check(iterable)) {
+        PyErr_SetString(PyExc_TypeError, "keys: an iterable of keys is needed, not a str");
+        return NULL;
+    }
     PyObject *keys = PySequence_Tuple(iterable);
     for (Py_ssize_t i = 0; keys != NULL && i < PyTuple_GET_SIZE(keys); i++) {
         PyObject *key = PyTuple_GET_ITEM(keys, i);
@@ -132,7 +136,7 @@ decide_all(Limiter *self, Ask *ask, PyObject *keys, PyObject *places)
         if (ask_for_key(self, ask, PyTuple_GET_ITEM(keys, i)) < 0) {
             return -1;
         }
-        Decision *decision = new_decision(self->state->decision_type, ask->key, ask->plan, ask->cost);
+        Decision *decision = new_decision(self->state->decision_type, ask->text, ask->plan, ask->cost);
         if (decision == NULL || decide(self, ask, true, decision) < 0) {
             Py_XDECREF(decision);
             return -1;
@@ -157,7 +161,7 @@ limiter_hit_many(Limiter *self, PyObject *const *args, Py_ssize_t given, PyObjec
     }
     Ask ask = {NULL};
     PyObject *decisions = NULL;
-    if (ask_under_quotas(self, &ask, values[1], values[2]) == 0) {
+    if (ask_under_quotas(self, &ask, values[1], values[2], true) == 0) {
         decisions = PyObject_CallNoArgs(self->state->decisions_type);
     }
     /* The keys keep the places, so that nothing more is needed of the list once tokens are taken. */
@@ -188,15 +192,17 @@ give_back(Limiter *self, const Ask *ask, Decision *decision)
 }
 
 static PyObject *
-limiter_refund(Limiter *self, PyObject *argument)
+limiter_refund(Limiter *self, PyObject *const *args, Py_ssize_t given, PyObject *keywords)
 {
-    if (check_made(self) < 0) {
+    static const char *const names[] = {"decision"};
+    PyObject *values[1] = {NULL};
+    if (check_made(self) < 0 || read_arguments(names, 1, 1, args, given, keywords, values) < 0) {
         return NULL;
     }
-    if (!Py_IS_TYPE(argument, self->state->decision_type) || ((Decision *)argument)->receipt != self->receipt) {
+    Decision *decision = (Decision *)values[0];
+    if (!Py_IS_TYPE(decision, self->state->decision_type) || decision->receipt != self->receipt) {
         return Py_NewRef(self->state->not_given_back);
     }
-    Decision *decision = (Decision *)argument;
     Ask ask = {.cost = decision->cost};
     bool refundable = false;
     int failed = ask_for_key(self, &ask, decision->key) < 0 || read_cost(&ask) < 0 || enter(self, &ask.now) < 0;
@@ -234,6 +240,20 @@ limiter_reset(Limiter *self, PyObject *const *args, Py_ssize_t given, PyObject *
     }
     close_ask(&ask);
     return failed ? NULL : Py_NewRef(self->state->was_reset);
+}
+
+static PyObject *
+limiter_reduce(Limiter *Py_UNUSED(self), PyObject *Py_UNUSED(nothing))
+{
+    PyErr_SetString(PyExc_TypeError,
+                    "a MemoryLimiter cannot be copied or pickled: its buckets are in this process alone");
+    return NULL;
+}
+
+static int
+limiter_bool(Limiter *Py_UNUSED(self))
+{
+    return true;
 }
 
 static Py_ssize_t
@@ -345,6 +365,11 @@ limiter_traverse(Limiter *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->clock);
     Py_VISIT(self->kinds);
+    for (size_t i = 0; i < PLANS; i++) {
+        if (self->plans[i] != NULL && self->plans[i]->users == 1) { /* no decision refers to the quotas by it */
+            Py_VISIT(self->plans[i]->quotas);
+        }
+    }
     return 0;
 }
 
@@ -354,6 +379,11 @@ limiter_clear(Limiter *self)
     self->state = NULL;
     Py_CLEAR(self->clock);
     Py_CLEAR(self->kinds);
+    for (size_t i = 0; i < PLANS; i++) {
+        Plan *plan = self->plans[i];
+        self->plans[i] = NULL;
+        plan_done(plan);
+    }
     return 0;
 }
 
@@ -367,9 +397,7 @@ limiter_dealloc(Limiter *self)
     }
     (void)limiter_clear(self);
     Py_XDECREF(self->secret);
-    for (size_t i = 0; i < PLANS; i++) {
-        plan_done(self->plans[i]);
-    }
+    PyMem_Free(self->longest);
     close_table(&self->table);
     if (self->turn != NULL) {
         PyThread_free_lock(self->turn);
@@ -388,12 +416,13 @@ static PyMethodDef limiter_methods[] = {
     {"peek", (PyCFunction)(void (*)(void))limiter_peek, METH_FASTCALL | METH_KEYWORDS,
      "peek($self, key, quotas, cost=1)\n--\n\n"
      "What `hit` would answer now, without taking anything; see `Limiter`."},
-    {"refund", (PyCFunction)limiter_refund, METH_O,
-     "refund($self, decision, /)\n--\n\n"
+    {"refund", (PyCFunction)(void (*)(void))limiter_refund, METH_FASTCALL | METH_KEYWORDS,
+     "refund($self, decision)\n--\n\n"
      "Give back what an allowed decision of this limiter took, once; whether it was still to be given back."},
     {"reset", (PyCFunction)(void (*)(void))limiter_reset, METH_FASTCALL | METH_KEYWORDS,
      "reset($self, key, quotas)\n--\n\n"
      "Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."},
+    {"__reduce__", (PyCFunction)limiter_reduce, METH_NOARGS, NULL},
     {NULL},
 };
 
@@ -404,8 +433,9 @@ static PyMemberDef limiter_members[] = {
 };
 
 static PyType_Slot limiter_slots[] = {
-    {Py_tp_doc, "Token buckets in a table of this process: learnflow_core.limiter.memory.MemoryLimiter, in C.\n\n"
-                "MemoryLimiter(*, clock=time.monotonic_ns, max_buckets=1_000_000, overflow_buckets=4_096)"},
+    {Py_tp_doc, "MemoryLimiter(*, clock=..., max_buckets=1000000, overflow_buckets=4096)\n--\n\n"
+                "Token buckets in a table of this process: learnflow_core.limiter.memory.MemoryLimiter, in C.\n\n"
+                "`clock` is time.monotonic_ns unless given."},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_init, limiter_init},
     {Py_tp_dealloc, limiter_dealloc},
@@ -413,6 +443,7 @@ static PyType_Slot limiter_slots[] = {
     {Py_tp_clear, limiter_clear},
     {Py_tp_methods, limiter_methods},
     {Py_tp_members, limiter_members},
+    {Py_nb_bool, limiter_bool},
     {Py_sq_length, limiter_length},
     {0, NULL},
 };
@@ -480,7 +511,9 @@ add_types(PyObject *module, State *state)
 static PyObject *
 count_fork(PyObject *module, PyObject *Py_UNUSED(nothing))
 {
-    ((State *)PyModule_GetState(module))->forks++;
+    State *state = PyModule_GetState(module);
+    state->forks++;
+    state->forker = PyThread_get_thread_ident();
     Py_RETURN_NONE;
 }
 

@@ -17,6 +17,7 @@ typedef struct {
     size_t users;
     PyObject *quotas;       /* a tuple of them */
     bool names_differ;
+    bool remembered;        /* its longest debts are among those that the limiter remembers */
     Py_ssize_t length;
     Term terms[];
 } Plan;

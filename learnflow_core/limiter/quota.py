@@ -58,12 +58,11 @@ class Quota:
     tick_ns: int
 
     def __init__(self, name: str, limit: int, period_ns: int, burst: int | None = None, tick_ns: int = 1) -> None:
-        burst = limit if burst is None else burst
-        _check_name(name)
-        _check_number("limit", limit, MAX_LIMIT)
-        _check_number("period_ns", period_ns, MAX_PERIOD_NS)
-        _check_number("burst", burst, limit)
-        _check_number("tick_ns", tick_ns, SECOND_NS)
+        name = _checked_name(name)
+        limit = _checked("limit", limit, MAX_LIMIT)
+        period_ns = _checked("period_ns", period_ns, MAX_PERIOD_NS)
+        burst = limit if burst is None else _checked("burst", burst, limit)
+        tick_ns = _checked("tick_ns", tick_ns, SECOND_NS)
         if limit * tick_ns > period_ns:
             raise ValueError(f"limit: {limit} tokens in {period_ns} ns are more than one in each tick of {tick_ns} ns")
         interval_ns = -(-period_ns // (limit * tick_ns)) * tick_ns
@@ -132,16 +131,22 @@ class Quota:
         raise AttributeError(f"a Quota cannot be changed: {field}")
 
 
-def _check_name(name: object) -> None:
+def _checked_name(name: object) -> str:
+    """Its text, whatever a class derived from str makes of it: that is what replies carry."""
     if not isinstance(name, str):
         raise TypeError(f"name: a str is needed, not {type(name).__name__}")
-    plain = name.isascii() and name.isprintable() and not set('"\\') & set(name)
-    if not (plain and 1 <= len(name) <= 64):
-        raise ValueError(f'name: 1 to 64 printable ASCII characters other than " and \\ are needed, not {name!r:.100}')
+    text = str.__str__(name)
+    plain = text.isascii() and text.isprintable() and not set('"\\') & set(text)
+    if not (plain and 1 <= len(text) <= 64):
+        raise ValueError(f'name: 1 to 64 printable ASCII characters other than " and \\ are needed, not {text!r:.100}')
+    return text
 
 
-def _check_number(field: str, value: object, highest: int) -> None:
+def _checked(field: str, value: object, highest: int) -> int:
+    """The number itself, whatever a class derived from int makes of it."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{field}: an int is needed, not {type(value).__name__}")
-    if not 1 <= value <= highest:
+    number = int.__int__(value)
+    if not 1 <= number <= highest:
         raise ValueError(f"{field}: it must be from 1 to {highest}")
+    return number

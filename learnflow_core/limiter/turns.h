@@ -51,10 +51,19 @@ read_clock(Limiter *self, int64_t *now)
 static int
 wait_for_turn(Limiter *self)
 {
-    if (self->holder_forks != self->state->forks) { /* the holder is a thread that did not come along with a fork */
-        self->turn = PyThread_allocate_lock();
+    if (self->holder_forks != self->state->forks) {
+        if (self->holder != self->state->forker) { /* a thread that did not come along with the fork */
+            PyThread_type_lock turn = PyThread_allocate_lock();
+            if (turn == NULL) {
+                PyErr_NoMemory();
+                return -1;
+            }
+            self->turn = turn;
+            self->holder = 0;
+        }
+        self->holder_forks = self->state->forks;
     }
-    else if (self->holder == PyThread_get_thread_ident()) {
+    if (self->holder == PyThread_get_thread_ident()) {
         PyErr_SetString(PyExc_RuntimeError, "a limiter was asked by its own clock, or while this thread read it");
         return -1;
     }
