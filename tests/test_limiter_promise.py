@@ -185,12 +185,14 @@ def test_another_plan_under_the_same_name_neither_grants_more_nor_locks_longer_t
 ) -> None:
     clock = Clock()
     limiter = new_limiter(clock)
+    longest = 0
     for quota, wait, hits in changes:
+        longest = max(longest, quota.longest_ns)
         passed = []
         for _ in range(hits):
             clock.now += wait
             decision = limiter.hit("key", (quota,))
-            assert 0 <= decision.reset_after_ns <= quota.longest_ns
+            assert 0 <= decision.reset_after_ns <= longest
             if not decision.allowed:
                 assert decision.states[0].next_token_ns == decision.retry_after_ns
                 clock.now += decision.retry_after_ns - tick()
@@ -217,6 +219,55 @@ def test_of_two_plans_in_use_at_once_under_one_name_neither_lets_the_other_pass_
             passed[which].append((clock.now, 1))
     for which, times in passed.items():
         assert within_the_promise(plans_in_use[which], times)
+
+
+two_plans_of_a_bucket = ticks(12, 40).flatmap(
+    lambda period_ns: st.tuples(quota_named("q", period_ns), quota_named("q", period_ns))
+)
+"""Their longest debts differ by up to a third of the period: what a token is worth is rounded up to the tick."""
+
+
+@given(
+    two_plans_of_a_bucket,
+    st.lists(st.tuples(ticks(0, 12), st.integers(0, 1), st.integers(1, 12), st.integers(0, 2)), max_size=40),
+)
+def test_two_plans_of_one_bucket_decide_by_the_debts_of_both_and_looking_changes_nothing(
+    plans_in_use: tuple[Quota, Quota], asked: list[tuple[int, int, int, int]]
+) -> None:
+    clock = Clock()
+    limiter = new_limiter(clock)
+    full_at = 0
+    for wait, which, cost, looks in asked:
+        clock.now += wait
+        quota = plans_in_use[which]
+        cost = min(cost, quota.burst)
+        for _ in range(looks):
+            limiter.peek("key", (plans_in_use[1 - which],))
+        after = max(full_at, clock.now) + cost * quota.interval_ns
+        fits = after - clock.now <= quota.capacity_ns
+        decision = limiter.hit("key", (quota,), cost)
+        assert decision.allowed is fits
+        assert decision.retry_after_ns == (0 if fits else after - clock.now - quota.capacity_ns)
+        full_at = after if fits else full_at
+
+
+def test_what_one_plan_was_told_stays_true_after_another_of_the_same_bucket_looked_or_was_refused() -> None:
+    limiter = new_limiter(Clock())
+    looser, tighter = (Quota.per_minute(700),), (Quota.per_minute(300),)
+    limiter.hit("key", looser, 700)
+    told = limiter.hit("key", looser).retry_after_ns
+    assert not limiter.peek("key", tighter)
+    assert not limiter.hit("key", tighter)
+    assert limiter.hit("key", looser).retry_after_ns == told
+
+
+def test_a_step_back_cuts_a_bucket_to_the_longest_debt_of_the_plans_that_took_from_it() -> None:
+    clock = Clock(10**15)
+    limiter = new_limiter(clock)
+    looser, tighter = (Quota.per_minute(700),), (Quota.per_minute(300),)
+    limiter.hit("key", looser, 700)
+    clock.now -= 3_600 * SECOND
+    assert limiter.peek("key", tighter).reset_after_ns == looser[0].in_ticks_of(tick()).longest_ns
 
 
 def test_a_smaller_burst_on_the_same_bucket_leaves_the_rest_to_others() -> None:

@@ -21,8 +21,9 @@ def take(full_at: int, now: int, debt: int, capacity: int) -> int | None:
 def settled(full_at: int, now: int, longest: int) -> int:
     """The same bucket, brought to where it can be at `now`: full, or owing at most `longest`.
 
-    One that owes more has seen its clock step back. It owes `longest` from now on: that grants nothing, and no one
-    waits longer than one filling.
+    `longest` is of the bucket, which plans share: the greatest `longest_ns` of those that take from it. By the plan
+    that asks alone, another one's honest debt would be cut. One that owes more has seen its clock step back. It owes
+    `longest` from now on: that grants nothing, and no one waits longer than one filling.
     """
     if full_at < now:
         return now

@@ -11,13 +11,14 @@ from typing import Final
 from learnflow_core.limiter.leases import LEAST, TERM_NS
 
 # An end further ahead than a term has seen the clock step back. The floor is raised before less is held, at the instant
-# at which it is less.
+# at which it is less. What is held is owed by rights, also by a bucket of which a reset left nothing else.
 END_LEASES: Final = """
 if leases then
   local held, standing, at = {}, {}, leases_at
   local function raise(instant)
     for bucket, debt in pairs(held) do
       full_at[bucket] = math.max(full_at[bucket] or 0, instant + debt)
+      longest_of[bucket] = math.max(longest_of[bucket] or 0, debt)
     end
   end
   while at <= #value do
@@ -62,7 +63,7 @@ KEEP_LEASES: Final = """
       last = math.max(last, lease.ends)
     end
     for _, debt in pairs(held) do kept_until = math.max(kept_until, last + debt) end
-    value = value .. struct.pack('<Bd', 0, 0) .. table.concat(records)
+    value = value .. struct.pack('<Bdd', 0, 0, 0) .. table.concat(records)
   end
 """
 
@@ -70,11 +71,13 @@ KEEP_LEASES: Final = """
 LEASE: Final = """
 local block, share, told, asked, buckets, at = struct.unpack('<ddddd', ARGV[1])
 leases = leases or {}
-local intervals, capacities = {}, {}
+local intervals, capacities, bounds = {}, {}, {}
 for i = 1, buckets do
   local bucket, longest = ARGV[2 + told + i], nil
   intervals[bucket], capacities[bucket], longest, at = struct.unpack('<ddd', ARGV[1], at)
   full_at[bucket] = math.max(full_at[bucket] or now, now)
+  if full_at[bucket] > now then longest = math.max(longest, longest_of[bucket]) end
+  bounds[bucket] = longest
   if full_at[bucket] > now + longest then
     full_at[bucket] = now + longest
     changed = true
@@ -121,6 +124,7 @@ local function debts_of(tokens)
   for bucket, interval in pairs(intervals) do
     debts[bucket] = tokens * interval
     full_at[bucket] = full_at[bucket] + debts[bucket]
+    longest_of[bucket] = bounds[bucket]
   end
   return debts
 end

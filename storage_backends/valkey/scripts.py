@@ -1,11 +1,11 @@
 """What the store runs: the arithmetic of `learnflow_core.limiter.bucket` in Lua, and a caller's buckets in one key.
 
-A caller's state is one string: its era, then for each bucket that owes the length of its name, the name and the instant
-at which it is full again, then its leases, if it has any, as `lease_scripts` has them. Numbers are doubles in both
-directions, in whole microseconds. They are exact, since each is below 2^53, about 9.0e15: an instant of Unix time is
-below 7.3e15 until the year 2200, a debt is at most the `longest` of its quota, which is at most twice ten years or
-6.4e14 (`MAX_PERIOD_NS`, and a limit of at most one token a tick), and no sum here has more than an instant and two of
-those.
+A caller's state is one string: its era, then for each bucket that owes the length of its name, the name, the instant at
+which it is full again and the longest debt that it can have by rights: that of the plans which took from it since it
+was full. Then come its leases, if it has any, as `lease_scripts` has them. Numbers are doubles in both directions, in
+whole microseconds. They are exact, since each is below 2^53, about 9.0e15: an instant of Unix time is below 7.3e15
+until the year 2200, a debt is at most the `longest` of a quota, which is at most twice ten years or 6.4e14
+(`MAX_PERIOD_NS`, and a limit of at most one token a tick), and no sum here has more than an instant and two of those.
 
 The era is the instant at which the caller's history was last broken: by its first bucket, by a reset, or by a clock
 that was found to have stepped back. A decision remembers the era it was made in, and a refund is good only in that
@@ -27,18 +27,19 @@ _READ = (
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local value = redis.call('GET', KEYS[1])
-local era, full_at, leases, leases_at = now, {}, nil, nil
+local era, full_at, longest_of, leases, leases_at = now, {}, {}, nil, nil
 if value then
   era = struct.unpack('<d', value)
   local at, length = 9, #value
-  local bucket, instant
+  local bucket, instant, longest
   while at <= length do
-    bucket, instant, at = struct.unpack('<Bc0d', value, at)
+    bucket, instant, longest, at = struct.unpack('<Bc0dd', value, at)
     if bucket == '' then
       leases, leases_at = {}, at
       break
     end
     full_at[bucket] = instant
+    longest_of[bucket] = longest
   end
 end
 local kept_until, changed = now + 1, false
@@ -52,7 +53,7 @@ if changed then
   value = struct.pack('<d', era)
   for bucket, instant in pairs(full_at) do
     if instant > now then
-      value = value .. struct.pack('<Bc0d', #bucket, bucket, instant)
+      value = value .. struct.pack('<Bc0dd', #bucket, bucket, instant, longest_of[bucket])
       if instant > kept_until then kept_until = instant end
     end
   end
@@ -64,14 +65,16 @@ end
 """
 )
 
-# A level further ahead than the quota's longest debt has seen the clock step back, and is cut to that: see settled().
+# A level further ahead than the bucket's longest debt has seen the clock step back, and is cut to that: see settled().
+# What a plan that only looks, or is refused, promises is no reason to let a bucket keep more.
 _DECIDE = """
 local take, at = struct.unpack('<d', ARGV[1])
-local passes, levels, debts = 1, {}, {}
+local passes, levels, debts, bounds = 1, {}, {}, {}
 local debt, capacity, longest
 for i = 2, #ARGV do
   debt, capacity, longest, at = struct.unpack('<ddd', ARGV[1], at)
   local level = full_at[ARGV[i]] or now
+  if level > now then longest = math.max(longest, longest_of[ARGV[i]]) end
   if level < now then
     level = now
   elseif level > now + longest then
@@ -82,6 +85,7 @@ for i = 2, #ARGV do
   if level + debt - now > capacity then passes = 0 end
   levels[i - 1] = level
   debts[i - 1] = debt
+  bounds[i - 1] = longest
 end
 if changed then era = math.max(now, era + 1) end
 if passes * take == 1 then
@@ -89,6 +93,7 @@ if passes * take == 1 then
   for i = 1, #levels do
     levels[i] = levels[i] + debts[i]
     full_at[ARGV[i + 1]] = levels[i]
+    longest_of[ARGV[i + 1]] = bounds[i]
   end
 end
 """
