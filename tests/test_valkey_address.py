@@ -121,6 +121,22 @@ def test_what_names_no_store_is_a_clear_error(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("ca_file={0}/missing.pem", "{0}/missing.pem"),
+        ("ca_file={0}/empty.pem", "{0}/empty.pem"),
+        ("cert_file={0}/missing.pem&key_file={0}/missing.key", "{0}/missing.pem or {0}/missing.key"),
+        ("cert_file={0}/empty.pem", "{0}/empty.pem"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_named(options: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    with pytest.raises(ValueError, match=f"names {named.format(tmp_path)}, which cannot be used: ") as refusal:
+        locate(f"valkeys://user:hunter2@h?{options.format(tmp_path)}")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "valkey://user:hunter2@",

@@ -13,12 +13,13 @@ import pytest
 import uvloop
 
 from learnflow_core.limiter import Decisions, Limiter, Quota
-from storage_backends.valkey import AsyncValkeyLimiter
+from storage_backends.valkey import AsyncLeasedValkeyLimiter, AsyncValkeyLimiter
 from storage_backends.valkey.node import BATCH
+from storage_backends.valkey.nodes import Nodes
 from storage_backends.valkey.wire import Wire
 from tests.limiting import MINUTE_AND_DAY
-from tests.servers import Proxy, Valkey
-from tests.valkey import PATIENT_NS
+from tests.servers import Proxy, Valkey, eventually
+from tests.valkey import PATIENT_NS, looping
 
 PLAN = (Quota.per_day(1_000),)
 
@@ -233,6 +234,64 @@ def test_one_loop_after_the_other_is_served(valkey: Valkey) -> None:
         assert [asyncio.run(hit()) for _ in range(3)] == [999, 998, 997]
         asyncio.run(limiter.aclose())
         gc.collect()
+
+
+LIMITERS = [AsyncValkeyLimiter, AsyncLeasedValkeyLimiter]
+
+
+@pytest.mark.parametrize("kind", LIMITERS)
+def test_while_its_loop_runs_another_one_is_told_to_have_a_limiter_of_its_own(
+    kind: type[AsyncValkeyLimiter], valkey: Valkey
+) -> None:
+    with looping() as first, looping() as second:
+        limiter = kind(valkey.url, budget_ns=PATIENT_NS)
+        assert first(limiter.hit, "key", PLAN).fallback is None
+        nodes = limiter._nodes
+        for call in (limiter.hit, limiter.peek, limiter.reset):
+            with pytest.raises(RuntimeError, match="another event loop"):
+                second(call, "key", PLAN)
+        assert limiter._nodes is nodes
+        assert first(limiter.hit, "key", PLAN).fallback is None
+        second(limiter.aclose)
+        eventually(lambda: nodes and not nodes.descriptors())
+
+
+@pytest.mark.parametrize("kind", LIMITERS)
+def test_loops_that_run_in_turn_keep_no_connection_of_the_other(kind: type[AsyncValkeyLimiter]) -> None:
+    with Valkey() as server:
+        limiter = kind(server.url, budget_ns=PATIENT_NS)
+        loops = [asyncio.new_event_loop() for _ in range(3)]
+
+        async def hit() -> str | None:
+            return (await limiter.hit("key", PLAN)).fallback
+
+        for _ in range(5):
+            assert [loop.run_until_complete(hit()) for loop in loops] == [None] * 3
+        connected = len(server.call("CLIENT", "LIST").splitlines()) - 1
+        for loop in loops:
+            loop.run_until_complete(limiter.aclose())
+            loop.run_until_complete(asyncio.sleep(0.01))
+            loop.close()
+        assert connected <= len(loops)
+        eventually(lambda: len(server.call("CLIENT", "LIST").splitlines()) == 1)
+
+
+async def test_whatever_goes_wrong_with_an_error_of_the_store_its_caller_is_answered(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unexpected: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+
+    def fail(*_: object) -> bool:
+        raise LookupError
+
+    monkeypatch.setattr(Nodes, "redirect", fail)
+    with Proxy(valkey) as proxy:
+        async with AsyncValkeyLimiter(proxy.url, fallback="open", budget_ns=PATIENT_NS) as limiter:
+            await limiter.hit("key", PLAN)
+            proxy.replies = lambda data: b"-ERR no\r\n"
+            assert (await limiter.hit("key", PLAN)).fallback == "open"
+    assert [type(context["exception"]) for context in unexpected] == [LookupError]
 
 
 async def test_calls_beyond_the_budget_are_decided_by_the_policy_and_late_answers_by_nobody() -> None:

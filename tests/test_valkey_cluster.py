@@ -78,6 +78,9 @@ def test_a_redirection_names_a_place(line: bytes, slot: int, address: Address, o
         b"MOVED 1 h:0",
         b"MOVED 1 h:65536",
         b"ASK -1 h:1",
+        b"MOVED " + b"1" * 5_000 + b" h:1",
+        b"MOVED 1 h:" + b"1" * 5_000,
+        b"MOVED 1 h\0:1",
     ],
 )
 def test_a_redirection_to_nowhere_is_garbage(line: bytes) -> None:
@@ -95,7 +98,9 @@ def test_a_map_names_the_server_of_each_slot_and_nobody_for_the_rest() -> None:
 
 
 @pytest.mark.parametrize("reply", [None, 1, b"x", [1], [[0]], [[0, 1]], [[b"0", 1, [b"a", 1]]]], ids=repr)
-@pytest.mark.parametrize("bad", [[], [b"a"], [b"\xff", 1], [1, 1], [b"a", b"x"], [b"a", 0], [b"a", 65_536]], ids=repr)
+@pytest.mark.parametrize(
+    "bad", [[], [b"a"], [b"\xff", 1], [1, 1], [b"a", b"x"], [b"a", 0], [b"a", 65_536], [b"a\0", 1]], ids=repr
+)
 @pytest.mark.parametrize("span", [(1, 0), (0, SLOTS), (-1, 1)], ids=repr)
 def test_what_is_no_map_is_garbage_and_changes_nothing(reply: Any, bad: Any, span: tuple[int, int]) -> None:
     slots = SlotMap([ASKED])
@@ -137,6 +142,31 @@ def test_a_thread_learns_the_map_before_it_asks_for_many_keys(cluster: ValkeyClu
         assert [decision.key for decision in client.hit_many(keys, PLAN)] == keys
         assert client.counts.by_fallback == 0
     assert [redirected(node) for node in cluster.nodes] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_servers_that_the_cluster_has_no_more_are_let_go(kind: str, cluster: ValkeyCluster) -> None:
+    with open_client(kind, cluster.url, budget_ns=PATIENT_NS, prefix=f"gone {kind}:") as client:
+        client.hit("key", PLAN)
+        limiter = client.limiter
+        servers = limiter._nodes if kind == "asyncio" else limiter._servers
+        kept = servers._nodes if kind == "asyncio" else servers._servers
+        learn = kept[servers._map.seeds[0]].address
+
+        def restart(number: int) -> None:
+            """All servers of the cluster have other addresses, and one of them is asked."""
+            places = [[0, 8_191, [b"10.0.%d.1" % number, 1]], [8_192, SLOTS - 1, [b"10.0.%d.2" % number, 1]]]
+            servers._map.learn(places, learn)
+            for address in (servers._map.owners[0], servers._map.owners[-1]):
+                (servers._node if kind == "asyncio" else servers._server)(address)
+
+        async def restart_in_the_loop(number: int) -> None:
+            restart(number)
+
+        for number in range(20):
+            client._call(restart_in_the_loop if kind == "asyncio" else restart, number)
+        assert len(kept) <= len(servers._map.seeds) + 2
+        assert set(servers._map.seeds) & set(kept)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

@@ -11,6 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_core.limiter import Decision, Quota, headers
+from storage_backends.valkey import (
+    AsyncLeasedValkeyLimiter,
+    AsyncValkeyLimiter,
+    LeasedValkeyLimiter,
+    ValkeyLimiter,
+)
 from storage_backends.valkey.calls import Calls
 from storage_backends.valkey.fallback import POLICIES, Fallback
 from tests.limiting import MINUTE_AND_DAY, SECOND, Plan, costs, plans, within_the_promise
@@ -116,3 +122,13 @@ def test_what_the_share_gave_can_be_refunded_once() -> None:
     assert not fallback.refund(denied)
     looked: Any = look(fallback)
     assert not fallback.refund(looked)
+
+
+def test_the_share_keeps_so_many_buckets_at_most() -> None:
+    with ValkeyLimiter("unix:///nowhere/valkey.sock", max_buckets=10) as limiter:
+        for number in range(10_000):
+            limiter.hit(f"key {number}", (Quota.per_day(10),))
+        assert len(limiter._store._fallback._memory) <= 10 + 4_096
+    for made in (ValkeyLimiter, AsyncValkeyLimiter, LeasedValkeyLimiter, AsyncLeasedValkeyLimiter):
+        with pytest.raises(ValueError, match="max_buckets"):
+            made("unix:///nowhere/valkey.sock", max_buckets=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from struct import pack
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learnflow_core.limiter.leases import Request
 from storage_backends.valkey.calls import Calls, ValkeyDecision
+from storage_backends.valkey.lease_calls import LeaseCall
 from storage_backends.valkey.resp import MAX_BULK, MAX_DEPTH, MAX_LINE, ErrorReply, ProtocolError, command, parse
 from tests.limiting import MINUTE_AND_DAY
 
@@ -70,6 +73,39 @@ def test_of_a_decision_that_has_not_arrived_as_a_whole_nothing_is_read() -> None
     assert all(call.read(data[:end], 0, "key") is None for end in range(len(data)))
     with pytest.raises(ProtocolError):
         call.read(data[:-2] + b"..", 0, "key")
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, -1.0, -1e-300, 2.0**53, 1e300])
+@pytest.mark.parametrize("place", range(5))
+def test_a_decision_with_a_figure_that_none_has_is_garbage(place: int, figure: float) -> None:
+    figures = [1.0, 10, 5, 30, 70]
+    figures[place] = figure
+    call = Calls("limiter:").hit("key", MINUTE_AND_DAY, 1)
+    with pytest.raises(ProtocolError):
+        call.read(b"$40\r\n" + pack("<5d", *figures) + b"\r\n", 0, "key")
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, -1.0, 2.0**53, 1e300])
+@pytest.mark.parametrize("place", range(5))
+def test_an_answer_about_leases_with_a_figure_that_none_has_is_garbage(place: int, figure: float) -> None:
+    figures = [10.0, 5, 100, 30, 70]
+    calls = Calls("limiter:")
+    call = LeaseCall(b"limiter:", calls.scripts.lease, MINUTE_AND_DAY, Request("id", (), (1,), 100, 0))
+    reply = b"$41\r\n%b1\r\n"
+    assert call.read(reply % pack("<5d", *figures), 0, "key")
+    figures[place] = figure
+    with pytest.raises(ProtocolError):
+        call.read(reply % pack("<5d", *figures), 0, "key")
+
+
+@given(st.lists(st.integers(0, 2**53 - 1), min_size=4, max_size=4), st.booleans())
+def test_a_decision_has_every_figure_that_the_store_can_tell(figures: list[int], allowed: bool) -> None:
+    call = Calls("limiter:").hit("key", MINUTE_AND_DAY, 1)
+    found = call.read(b"$40\r\n" + pack("<5d", allowed, *figures) + b"\r\n", 0, "key")
+    assert found is not None
+    decision = found[0]
+    assert isinstance(decision, ValkeyDecision)
+    assert [decision.now_ns, *decision.full_at_ns] == [figure * 1_000 for figure in (figures[0], *figures[2:])]
 
 
 @given(st.binary(max_size=60))

@@ -11,7 +11,7 @@ where they have tokens in hand.
 
 In reading order: `scripts` (what the server does), `calls` (what is asked, and the answer), `store` (what both clients
 share) with `fallback`, `health` and `breaker` (what happens without the server), `address`, `greeting`, `resp` and
-`cluster` (how one speaks to it), then the clients: `blocking`, `servers`, `connection`, `opening` for threads,
+`cluster` (how one speaks to it), then the clients: `blocking`, `servers`, `connection`, `opening`, `names` for threads,
 and `asynchronous`, `nodes`, `node`, `wire` for an event loop. Leases have `lease_scripts`, `lease_calls`, `exchange`,
 `recent` and `hands` (what is in hand, and what is asked for it), and the clients `leased` and `leased_asynchronous`.
 """

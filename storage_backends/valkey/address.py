@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -9,6 +10,7 @@ from storage_backends.valkey.resp import command
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
 DEFAULT_PORT: Final = 6379
 _TCP: Final = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
@@ -138,7 +140,19 @@ def _context(options: dict[str, str]) -> ssl.SSLContext:
     ca_file, cert_file, key_file = (options.pop(name, None) for name in _FILES)
     if key_file and not cert_file:
         raise ValueError("the store's URL has a key_file without a cert_file")
-    context = ssl.create_default_context(cafile=ca_file)
+    with _naming(ca_file):
+        context = ssl.create_default_context(cafile=ca_file)
     if cert_file:
-        context.load_cert_chain(cert_file, key_file)
+        with _naming(cert_file, key_file):
+            context.load_cert_chain(cert_file, key_file)
     return context
+
+
+@contextmanager
+def _naming(*files: str | None) -> Iterator[None]:
+    """Say which files cannot be used: the errors of the library do not."""
+    try:
+        yield
+    except OSError as failure:
+        named = " or ".join(filter(None, files))
+        raise ValueError(f"the store's URL names {named}, which cannot be used: {failure.strerror}") from failure

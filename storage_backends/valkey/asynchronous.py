@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from learnflow_core.limiter.decision import Decision, Decisions, Refund, Reset
+from storage_backends.valkey.fallback import MAX_BUCKETS
 from storage_backends.valkey.nodes import Nodes
 from storage_backends.valkey.store import BUDGET_NS, CHUNK, Store, StoreUnavailableError
 
@@ -33,14 +35,17 @@ class AsyncValkeyLimiter:
     `hit`, `hit_many` and `peek` never raise because of the store, and never wait for it longer than `budget_ns`
     (25 ms), connecting included: then `fallback` decides, and the decision's `fallback` says so. `open` lets
     everything pass; `closed` nothing; `local` enforces this process's share in memory, the limits divided by
-    `processes`. While the store is away it is asked once a second, by one caller. `counts` says what happened.
+    `processes`, in at most `max_buckets` buckets as `MemoryLimiter` has them. While the store is away it is asked by
+    one caller at a time: after 50 ms, after twice as long each time, and once a second in the end. `counts` says what
+    happened.
 
     `refund` answers false when the store cannot be asked. `reset` raises StoreUnavailableError, which is
     a ConnectionError, since a reset must not be pretended. TypeError and ValueError are for nonsense.
 
     A task that is cancelled while it waits may have taken its tokens. A limiter belongs to the event loop that uses
-    it; another loop, and the child of a fork, begin with connections of their own. `aclose` answers those who still
-    wait by the policy; whoever asks afterwards gets a RuntimeError.
+    it: while that runs, another one gets a RuntimeError, and should have a limiter of its own. A loop after it, and the
+    child of a fork, begin with connections of their own. `aclose` answers those who still wait by the policy; whoever
+    asks afterwards gets a RuntimeError.
     """
 
     implementation = "valkey"
@@ -53,8 +58,16 @@ class AsyncValkeyLimiter:
         processes: int = 1,
         budget_ns: int = BUDGET_NS,
         prefix: str = "limiter:",
+        max_buckets: int = MAX_BUCKETS,
     ) -> None:
-        self._store = Store(url, fallback=fallback, processes=processes, budget_ns=budget_ns, prefix=prefix)
+        self._store = Store(
+            url,
+            fallback=fallback,
+            processes=processes,
+            budget_ns=budget_ns,
+            prefix=prefix,
+            max_buckets=max_buckets,
+        )
         self._calls = self._store.calls
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,9 +123,11 @@ class AsyncValkeyLimiter:
     async def aclose(self) -> None:
         """Answer all that wait by the policy, and close the connections."""
         self._closed = True
-        nodes, loop, self._nodes, self._loop = self._nodes, self._loop, None, None
-        if nodes is not None and loop is asyncio.get_running_loop():
+        if self._nodes is not None and self._loop is asyncio.get_running_loop():
+            nodes, self._nodes, self._loop = self._nodes, None, None
             await nodes.close()
+        else:
+            self._part()
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,9 +152,23 @@ class AsyncValkeyLimiter:
     def _begin(self, loop: asyncio.AbstractEventLoop) -> Nodes:
         if self._closed:
             raise RuntimeError("the limiter is closed")
+        self._check_alone()
+        self._part()
         self._loop = loop
         self._nodes = Nodes(self._store)
         return self._nodes
+
+    def _check_alone(self) -> None:
+        if self._loop is not None and self._loop.is_running():
+            raise RuntimeError("the limiter is used by another event loop, which is running")
+
+    def _part(self) -> None:
+        """Have the loop before, if it ever runs again, close its connections; those of a closed one are closed with
+        its sockets."""
+        nodes, loop, self._nodes, self._loop = self._nodes, self._loop, None, None
+        if nodes is not None and loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(nodes.end)
 
     def abandon_connections(self) -> None:
         """In the child of a fork: leave the parent's connections to the parent, and begin anew.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from learnflow_core.limiter.decision import Decision, Decisions, Refund, Reset
+from storage_backends.valkey.fallback import MAX_BUCKETS
 from storage_backends.valkey.servers import Servers
 from storage_backends.valkey.store import BUDGET_NS, CHUNK, Store, StoreUnavailableError
 
@@ -40,8 +41,16 @@ class ValkeyLimiter:
         processes: int = 1,
         budget_ns: int = BUDGET_NS,
         prefix: str = "limiter:",
+        max_buckets: int = MAX_BUCKETS,
     ) -> None:
-        self._store = Store(url, fallback=fallback, processes=processes, budget_ns=budget_ns, prefix=prefix)
+        self._store = Store(
+            url,
+            fallback=fallback,
+            processes=processes,
+            budget_ns=budget_ns,
+            prefix=prefix,
+            max_buckets=max_buckets,
+        )
         self._calls = self._store.calls
         self._servers = Servers(self._store)
         self._closed = False

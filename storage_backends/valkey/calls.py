@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from struct import Struct, pack
+from struct import Struct, pack, unpack
 
 from learnflow_core.limiter.checks import check, check_key
 from learnflow_core.limiter.decision import Decision, Refund, Reset
@@ -24,6 +24,12 @@ TICK_NS = 1_000
 
 MAX_QUOTAS = 1_000
 """How many quotas one decision may have: Lua passes them on its stack, which has room for some thousands."""
+
+_EXACT = 1 << 53
+"""Every figure is below it: what is told in doubles is exact up to here."""
+
+_BITS_OF_EXACT = unpack("<Q", pack("<d", _EXACT))[0]
+"""A double of no sign that is less has fewer bits; one with a sign, an infinity and what is no number have more."""
 
 _REMEMBERED = 1_024
 _make = object.__new__
@@ -112,10 +118,16 @@ class Call:
         raise NotImplementedError
 
 
+def check_figures(figures: Sequence[float]) -> None:
+    """Raise ProtocolError unless each is a number from zero to 2^53, as the store's are."""
+    if not all(0 <= figure < _EXACT for figure in figures):
+        raise ProtocolError("a figure that no answer has")
+
+
 class DecideCall(Call):
     """Take `cost` from each of the quotas or from none of them; or only look, and say what taking would do."""
 
-    __slots__ = ("_mark", "_own", "_size", "_skip", "_unpack", "cost", "quotas", "take")
+    __slots__ = ("_bits", "_mark", "_own", "_size", "_skip", "_unpack", "cost", "quotas", "take")
 
     def __init__(
         self, prefix: bytes, script: Script, own: object, quotas: Sequence[Quota], cost: int, take: bool
@@ -134,6 +146,7 @@ class DecideCall(Call):
         self._skip = len(self._mark)
         self._size = self._skip + figures.size + 2
         self._unpack = figures.unpack_from
+        self._bits = Struct(f"<{3 + len(quotas)}Q").unpack_from
 
     def read(self, data: bytes, at: int, key: str) -> tuple[object, int] | None:
         start, end = at + self._skip, at + self._size
@@ -141,6 +154,8 @@ class DecideCall(Call):
             return super().read(data, at, key)
         if data[end - 2 : end] != b"\r\n":
             raise ProtocolError("a string that does not end where it should")
+        if max(self._bits(data, start)) >= _BITS_OF_EXACT:
+            raise ProtocolError("a figure that no decision has")
         figures = self._unpack(data, start)
         decision = _make(ValkeyDecision)
         decision.key = key

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Policy: TypeAlias = Literal["open", "closed", "local"]
 POLICIES: Final = ("open", "closed", "local")
 
+MAX_BUCKETS: Final = 1_000_000
+"""How many buckets of this process's share are kept, unless told otherwise."""
+
 
 class OpenDecision(PlainDecision):
     """Everything passes, as if the buckets had been full."""
@@ -69,10 +72,10 @@ class Fallback:
     """Decides by `policy`. With `local`, each of `processes` enforces its share: the limits divided by their number.
 
     A share is at least one token. It is kept in memory from the first outage on, so that outages that follow one
-    another do not each begin with full buckets.
+    another do not each begin with full buckets; `max_buckets` bounds how much that is, as it does a `MemoryLimiter`'s.
     """
 
-    def __init__(self, policy: Policy, processes: int) -> None:
+    def __init__(self, policy: Policy, processes: int, max_buckets: int = MAX_BUCKETS) -> None:
         if policy not in POLICIES:
             raise ValueError(f"fallback: one of {', '.join(POLICIES)} is needed")
         if type(processes) is not int:
@@ -81,7 +84,7 @@ class Fallback:
             raise ValueError("processes: it must be at least 1")
         self.policy = policy
         self._processes = processes
-        self._memory = MemoryLimiter()
+        self._memory = MemoryLimiter(max_buckets=max_buckets)
         self._shares: dict[Sequence[Quota], tuple[Quota, ...]] = {}
 
     def decide(self, call: DecideCall, key: str, rest_ns: int) -> Decision:

@@ -6,7 +6,7 @@ from struct import Struct, pack
 from typing import TYPE_CHECKING
 
 from learnflow_core.limiter.leases import Reply, Request
-from storage_backends.valkey.calls import TICK_NS, Call, DecideCall
+from storage_backends.valkey.calls import TICK_NS, Call, DecideCall, check_figures
 from storage_backends.valkey.resp import ProtocolError
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class LeaseCall(Call):
     def answer(self, reply: Raw, key: str) -> object:
         if not isinstance(reply, bytes) or len(reply) != self._figures.size + self._flags:
             raise ProtocolError("no answer to a request for a lease")
-        now, era, block, *levels = self._figures.unpack_from(reply)
+        figures = self._figures.unpack_from(reply)
+        check_figures(figures)
+        now, era, block, *levels = figures
         flags = [flag == ord("1") for flag in reply[self._figures.size :]]
         full_at_ns = [int(level) * TICK_NS for level in levels]
         return Reply(int(now) * TICK_NS, full_at_ns, flags[: self._told], flags[self._told :], int(block), era)

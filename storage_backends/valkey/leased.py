@@ -12,6 +12,7 @@ from learnflow_core.limiter.decision import Decision, Decisions, Refund, Reset
 from learnflow_core.limiter.leases import LeasedDecision
 from storage_backends.valkey.blocking import ValkeyLimiter
 from storage_backends.valkey.breaker import PAUSE_NS
+from storage_backends.valkey.fallback import MAX_BUCKETS
 from storage_backends.valkey.hands import WAKE_S, Hands
 from storage_backends.valkey.store import BUDGET_NS, CHUNK
 
@@ -43,8 +44,16 @@ class LeasedValkeyLimiter(ValkeyLimiter):
         processes: int = 1,
         budget_ns: int = BUDGET_NS,
         prefix: str = "limiter:",
+        max_buckets: int = MAX_BUCKETS,
     ) -> None:
-        super().__init__(url, fallback=fallback, processes=processes, budget_ns=budget_ns, prefix=prefix)
+        super().__init__(
+            url,
+            fallback=fallback,
+            processes=processes,
+            budget_ns=budget_ns,
+            prefix=prefix,
+            max_buckets=max_buckets,
+        )
         self._hands = Hands(self._store, self._renew)
         self._take = self._hands.take
         self._watcher: threading.Thread | None = None

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 BUDGET_NS: Final = 25_000_000
 """How long a decision waits for the store, making a connection included, unless told otherwise."""
 
-
 CHUNK: Final = 256
 """So many keys of one call are asked for at once: each chunk has the whole budget, and others get in between."""
 
@@ -32,7 +31,9 @@ class StoreUnavailableError(ConnectionError):
 class Store:
     """One store, as its URL and the limiter's options say; see `AsyncValkeyLimiter` for what they mean and raise."""
 
-    def __init__(self, url: str, *, fallback: Policy, processes: int, budget_ns: int, prefix: str) -> None:
+    def __init__(
+        self, url: str, *, fallback: Policy, processes: int, budget_ns: int, prefix: str, max_buckets: int
+    ) -> None:
         if type(budget_ns) is not int:
             raise TypeError(f"budget_ns: an int is needed, not {type(budget_ns).__name__}")
         if budget_ns < 1_000_000:
@@ -41,7 +42,7 @@ class Store:
         self.counts = Counts()
         self.calls = Calls(prefix)
         self.budget_ns = budget_ns
-        self._fallback = Fallback(fallback, processes)
+        self._fallback = Fallback(fallback, processes, max_buckets)
         self._lock = threading.Lock()
 
     def health(self, address: Address) -> Health:
