@@ -237,10 +237,10 @@ def test_two_plans_of_one_bucket_decide_by_the_debts_of_both_and_looking_changes
     clock = Clock()
     limiter = new_limiter(clock)
     full_at = 0
-    for wait, which, cost, looks in asked:
+    for wait, which, most, looks in asked:
         clock.now += wait
         quota = plans_in_use[which]
-        cost = min(cost, quota.burst)
+        cost = min(most, quota.burst)
         for _ in range(looks):
             limiter.peek("key", (plans_in_use[1 - which],))
         after = max(full_at, clock.now) + cost * quota.interval_ns

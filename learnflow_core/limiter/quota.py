@@ -25,9 +25,9 @@ class Quota:
 
     `interval_ns` is what one token is worth in time, rounded up to the tick (a nanosecond), so that the promise errs
     on the strict side only; `capacity_ns` is what `burst` tokens are worth, and `longest_ns` what `limit` tokens are:
-    the period or, by the rounding, up to `limit` ticks more: so plans of one bucket can differ in it. A store whose clock ticks in coarser units decides by
-    `in_ticks_of`, whose durations are whole ticks of `tick_ns` each. `policy` is the quota as a member of the HTTP
-    field RateLimit-Policy, built once because every reply carries it.
+    the period or, by the rounding, up to `limit` ticks more, so that plans of one bucket can differ in it. A store
+    whose clock ticks in coarser units decides by `in_ticks_of`, whose durations are whole ticks of `tick_ns` each.
+    `policy` is the quota as a member of the HTTP field RateLimit-Policy, built once because every reply carries it.
 
     Immutable, equal by value. Raises TypeError for a value of the wrong type (a bool is not a number here), and
     ValueError for one that makes no sense.
