@@ -95,14 +95,15 @@ class MemoryLimiter:
         after: list[int] = []
         full: tuple[tuple[dict[str, int], int], ...] = ()
         free, taken = self._free, None
+        now: int | None = None
         try:
-            while taken is None:  # as in Turn.alone(); it, take() and PlainDecision() are written out: calls cost time
-                try:
-                    del free[TURN]; taken = free  # fmt: skip  # noqa: E702
-                except KeyError:
-                    wait(free)
-            now = self._clock()
             try:
+                while taken is None:  # as in Turn.alone(); it, take() and PlainDecision() are written out: calls cost
+                    try:
+                        del free[TURN]; taken = free  # fmt: skip  # noqa: E702
+                    except KeyError:
+                        wait(free)
+                now = self._clock()
                 for quota in quotas:
                     table = own[quota.bucket]
                     full_at = table[key]
@@ -129,6 +130,8 @@ class MemoryLimiter:
                     free[TURN], taken = True, None
                     return decision
             except KeyError:
+                if now is None:
+                    raise
                 decide = self._hit_unknown
             for quota, full_at in zip(quotas, after):  # noqa: B905 - put back in those that were reached
                 own[quota.bucket][key] = full_at - cost * quota.interval_ns
