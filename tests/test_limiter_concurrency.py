@@ -143,6 +143,86 @@ print(os.waitstatus_to_exitcode(status), limiter.peek("key", plan).remaining)
     assert run.stdout.split() == ["1", "1"]
 
 
+def test_a_clock_that_asks_its_own_limiter_is_told_so() -> None:
+    asking = False
+
+    def clock() -> int:
+        if asking:
+            limiter.hit("key", MINUTE_AND_DAY)
+        return 0
+
+    limiter = memory_limiter(clock)
+    asking = True
+    with pytest.raises(RuntimeError, match="asked by its own clock"):
+        limiter.hit("key", MINUTE_AND_DAY)
+    asking = False
+    assert limiter.hit("key", MINUTE_AND_DAY).remaining == 299
+
+
+def test_a_clock_that_forks_goes_on_deciding_in_both_processes() -> None:
+    program = f"""
+import os
+from learnflow_core.limiter import Quota
+from {memory_limiters_module()} import MemoryLimiter
+
+child = None
+
+def clock():
+    global child
+    if child is None and forking:
+        child = os.fork()
+    return 0
+
+forking = False
+limiter, plan = MemoryLimiter(clock=clock), (Quota.per_minute(5),)
+forking = True
+left = limiter.hit("key", plan).remaining, limiter.hit("key", plan).remaining
+if child == 0:
+    os._exit(10 * left[0] + left[1])
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *left)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
+    )
+    assert run.stdout.split() == ["43", "4", "3"]
+
+
+@pytest.mark.parametrize(
+    ("instant", "error"),
+    [
+        (1.5, TypeError),
+        (True, TypeError),
+        (None, TypeError),
+        (2**62, ValueError),
+        (-(2**62), ValueError),
+        (10**30, ValueError),
+        (ZeroDivisionError(), ZeroDivisionError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_clock_that_goes_wrong_is_an_error_of_that_call_alone(instant: Any, error: type[BaseException]) -> None:
+    told: list[Any] = [0]
+
+    def clock() -> Any:
+        if isinstance(told[0], BaseException):
+            raise told[0]
+        return told[0]
+
+    limiter = memory_limiter(clock)
+    made = limiter.hit("key", MINUTE_AND_DAY)
+    told[0] = instant
+    for call in (limiter.hit, limiter.peek, limiter.reset):
+        with pytest.raises(error):
+            call("key", MINUTE_AND_DAY)
+    with pytest.raises(error):
+        limiter.hit_many(["key"], MINUTE_AND_DAY)
+    with pytest.raises(error):
+        limiter.refund(made)
+    told[0] = 0
+    assert limiter.peek("key", MINUTE_AND_DAY).remaining == 299
+    assert limiter.refund(made)
+
+
 def test_a_decision_that_is_interrupted_leaves_nothing_locked() -> None:
     clock = Clock()
     interrupted = False

@@ -90,6 +90,30 @@ def test_nonsense_in_a_call_for_many_keys_takes_nothing_from_any_of_them(
     assert levels(limiter, "a", MINUTE_AND_DAY) == before
 
 
+def test_a_single_str_as_the_keys_of_one_call_is_an_error_since_its_letters_are_hardly_meant() -> None:
+    limiter = new_limiter(Clock())
+    with pytest.raises(TypeError, match="keys: an iterable of keys is needed, not a str"):
+        limiter.hit_many("acct_1", MINUTE_AND_DAY)
+
+
+@pytest.mark.parametrize("key", [None, 5, b"key"])
+def test_a_key_that_is_no_str_is_an_error_under_no_quotas_and_in_a_reset_too(key: Any) -> None:
+    limiter = new_limiter(Clock())
+    for call in (lambda: limiter.hit(key, ()), lambda: limiter.reset(key, MINUTE_AND_DAY)):
+        with pytest.raises(TypeError, match="key: a str is needed"):
+            call()
+
+
+def test_a_list_of_quotas_is_read_at_each_call_and_a_decision_keeps_what_it_was_asked() -> None:
+    limiter, plan = new_limiter(Clock()), [Quota.per_minute(2)]
+    made = limiter.hit("key", plan)
+    plan[:] = [Quota.per_day(5), Quota.per_hour(4)]
+    assert limiter.hit("key", plan).limit == 4
+    assert (made.limit, [quota.name for quota in made.quotas]) == (2, ["minute"])
+    assert limiter.refund(made)
+    assert limiter.peek("key", plan).remaining == 3
+
+
 def test_the_keys_of_one_call_may_come_from_a_generator_and_one_that_breaks_takes_nothing() -> None:
     limiter = new_limiter(Clock())
 

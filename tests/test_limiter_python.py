@@ -89,6 +89,7 @@ CALLS: dict[str, Callable[[MemoryLimiter], object]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a generator that is broken off
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("max_buckets", [4, 100])
 def test_interrupted_at_whatever_instruction_it_stays_free_bounded_and_forgets_what_is_full(

@@ -157,6 +157,25 @@ def test_a_reset_leaves_a_shared_bucket_as_it_is() -> None:
     assert limiter.peek("shares", plan).remaining == 9
 
 
+def test_a_key_of_a_class_of_its_own_is_its_text_and_none_of_its_methods_is_called() -> None:
+    class Tenant(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            raise AssertionError
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+    limiter, key = memory_limiter(Clock()), Tenant("acct_1")
+    made = limiter.hit(key, MINUTE_AND_DAY)
+    assert (type(made.key), f"{made.key}") == (str, "acct_1")
+    assert [decision.remaining for decision in limiter.hit_many(["acct_1", key], MINUTE_AND_DAY)] == [298, 297]
+    assert limiter.refund(made)
+    limiter.reset(key, MINUTE_AND_DAY)
+    assert limiter.peek("acct_1", MINUTE_AND_DAY).remaining == 300
+
+
 def test_memory_follows_the_keys_that_owe_and_not_those_that_came_once() -> None:
     clock = Clock()
     limiter = memory_limiter(clock, max_buckets=10**6)

@@ -101,6 +101,38 @@ def test_decision_by_decision_they_are_the_same(
             twins.ask(action, keys, tuple(among[index] for index in which), *at_cost)
 
 
+steps_near_a_refusal = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(-80, 120), st.booleans(), st.integers(1, 2)), max_size=30
+)
+"""Under which of two plans, how far the clock steps before in hundredths of a second, whether to look, and the cost."""
+
+
+@given(steps_near_a_refusal)
+def test_where_one_quota_refuses_after_another_gave_and_the_clock_steps_back_they_are_the_same(
+    steps: list[tuple[int, int, bool, int]],
+) -> None:
+    twins = Twins()
+    second, day = Quota.per_second(3), Quota.per_day(5)
+    twins.clock.now = 10**12
+    for which, hundredths, looks, cost in steps:
+        twins.clock.now += hundredths * SECOND // 100
+        twins.ask("hit", "key", ((second, day), (second,))[which], cost)
+        if looks:
+            twins.ask("peek", "key", (day, second))
+
+
+def test_a_refusal_leaves_a_bucket_that_was_full_as_it_was_for_a_clock_that_steps_back() -> None:
+    twins, plan = Twins(), (Quota.per_second(1), Quota.per_day(1))
+    twins.clock.now = 100 * SECOND
+    twins.ask("hit", "key", plan)
+    twins.clock.now = 200 * SECOND
+    twins.ask("hit", "key", plan)
+    assert not twins.made[-1][0]
+    twins.clock.now = 199 * SECOND + 1
+    twins.ask("peek", "key", plan[:1])
+    assert twins.made[-1][0].remaining == 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_over_thousands_of_keys_that_come_and_go_they_are_the_same(seed: int) -> None:
     chance = random.Random(seed)

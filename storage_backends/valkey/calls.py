@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from struct import Struct, pack, unpack
 
-from learnflow_core.limiter.checks import check, check_key
+from learnflow_core.limiter.checks import check, check_keys
 from learnflow_core.limiter.decision import Decision, Refund, Reset
 from storage_backends.valkey.cluster import slot_of
 from storage_backends.valkey.resp import ErrorReply, ProtocolError, parse
@@ -258,11 +258,8 @@ class Calls:
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int) -> tuple[DecideCall, list[str]]:
         """Take, for each of the keys; raises as `hit`, before anything is taken for one of them."""
-        asked = [*keys]
-        call = self.hit("", quotas, cost)
-        for key in asked:
-            check_key(key)
-        return call, asked
+        asked = check_keys(keys)
+        return self.hit("", quotas, cost), asked
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int) -> DecideCall:
         """Look. Raises as `hit`."""
