@@ -118,6 +118,19 @@ def test_a_call_that_is_under_way_when_the_limiter_is_closed_is_answered(server:
     eventually(lambda: connections(server) == 0)
 
 
+def test_a_connection_that_is_still_being_made_when_the_limiter_is_closed_is_closed_too(server: Valkey) -> None:
+    limiters = [ValkeyLimiter(server.url, budget_ns=budget_ns) for budget_ns in (10_000_000, 200_000_000)]
+    server.pause()
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(limiter.hit, "key", PLAN) for limiter in limiters]
+        eventually(asked[0].done)
+        for limiter in limiters:
+            limiter.close()
+        assert [one.result().fallback for one in asked] == ["local"] * 2
+    server.resume()
+    eventually(lambda: connections(server) == 0)
+
+
 def test_many_keys_are_sent_together_and_answered_in_their_order(server: Valkey) -> None:
     keys = [f"key {number}" for number in range(1_000)]
     with Proxy(server) as proxy, ValkeyLimiter(proxy.url, budget_ns=PATIENT_NS) as limiter:

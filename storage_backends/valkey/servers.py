@@ -125,7 +125,7 @@ class Server:
         try:
             return attempt.result(max(0, until - time.monotonic_ns()) / 1e9)
         except BaseException:
-            if len(self._attempts) < IDLE:
+            if len(self._attempts) < IDLE and not self._is_closed:
                 self._attempts.append(attempt)
             else:
                 attempt.add_done_callback(_close)
