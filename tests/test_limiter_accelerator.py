@@ -44,6 +44,10 @@ def test_it_has_the_methods_of_its_twin_with_the_same_parameters() -> None:
             parameters = inspect.signature(getattr(MemoryLimiter, name)).parameters
             twins = inspect.signature(method).parameters
             assert [(p.name, p.default) for p in parameters.values()] == [(p.name, p.default) for p in twins.values()]
+    made = [inspect.signature(kind).parameters for kind in (MemoryLimiter, memory.MemoryLimiter)]
+    assert [[(p.name, p.kind) for p in of.values()] for of in made] == [
+        [(p.name, p.kind) for p in made[0].values()]
+    ] * 2
     assert (MemoryLimiter.implementation, memory.MemoryLimiter.implementation) == ("c", "python")
     assert MemoryLimiter.__qualname__ == "MemoryLimiter"
     assert MemoryLimiter.__module__ == "learnflow_core.limiter"
@@ -144,6 +148,22 @@ def test_it_can_be_derived_from_referred_to_weakly_and_collected_in_a_circle() -
     assert limiter.note == "mine"
     gone = weakref.ref(limiter)
     del limiter
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_circle_through_a_quota_of_a_class_of_ones_own_is_collected_unless_a_decision_is_part_of_it() -> None:
+    class Note(Quota):
+        limiter: MemoryLimiter
+
+    limiter, quota = MemoryLimiter(clock=Clock()), Note("minute", 3, SECOND)
+    object.__setattr__(quota, "limiter", limiter)
+    made = limiter.hit("key", (quota,))
+    gone = weakref.ref(limiter)
+    del limiter, quota
+    gc.collect()
+    assert gone() is made.quotas[0].limiter
+    del made
     gc.collect()
     assert gone() is None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnflow_core.limiter import Decision, Quota, QuotaState, headers, seconds_up
+from learnflow_core.limiter import Decision, LimitExceeded, Quota, QuotaState, headers, seconds_up
 from tests.limiting import (
     EVERY_LIMITER,
     MINUTE_AND_DAY,
@@ -219,3 +222,29 @@ def test_any_name_a_quota_may_have_survives_the_structured_field(name: str) -> N
     match = re.fullmatch(r'"([^"\\]*)";r=1;t=30', fields_of(decision)["RateLimit"])
     assert match
     assert match[1] == name
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, *(lambda made, n=n: pickle.loads(pickle.dumps(made, n)) for n in range(6))]
+)
+def test_a_decision_that_is_copied_or_pickled_says_the_same_and_is_not_refunded(
+    copied: Callable[[Decision], Decision],
+) -> None:
+    limiter = new_limiter(Clock())
+    limiter.hit("key", MINUTE_AND_DAY, 20)
+    known, refused = limiter.hit("key", MINUTE_AND_DAY, 10), limiter.hit("key", MINUTE_AND_DAY, 300)
+    for made in (known, refused):
+        another = copied(made)
+        assert repr(another) == repr(made)
+        assert headers(another, NOW_UNIX_NS) == headers(made, NOW_UNIX_NS)
+        assert (another.key, another.fallback, another.unlimited) == (made.key, None, False)
+        assert not limiter.refund(another)
+    assert limiter.refund(known)
+    assert limiter.peek("key", MINUTE_AND_DAY).remaining == 280
+
+
+def test_the_decisions_of_one_call_and_a_refusal_that_is_raised_can_be_pickled() -> None:
+    together = new_limiter(Clock()).hit_many(["a", "b"], MINUTE_AND_DAY)
+    assert repr(pickle.loads(pickle.dumps(together))) == repr(together)
+    refusal = pickle.loads(pickle.dumps(LimitExceeded(together[0])))
+    assert (type(refusal), repr(refusal.decision)) == (LimitExceeded, repr(together[0]))

@@ -137,3 +137,34 @@ def test_a_quota_cannot_be_changed() -> None:
     with pytest.raises(AttributeError, match="note"):
         quota.note = "x"
     assert quota == Quota.per_minute(300)
+
+
+def test_a_quota_of_numbers_and_a_name_with_methods_of_their_own_says_what_they_are() -> None:
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return '"\r\nSet-Cookie: a="'
+
+        def __format__(self, spec: str) -> str:
+            return str(self)
+
+    class Number(int):
+        __slots__ = ()
+        __int__ = __index__ = lambda self: 10**9
+
+        def __str__(self) -> str:
+            return "many"
+
+        __le__ = __ge__ = __lt__ = lambda self, other: True
+
+        def __format__(self, spec: str) -> str:
+            return str(self)
+
+    quota = Quota(Name("minute"), Number(3), Number(60 * 10**9), Number(2), Number(1_000))
+    assert quota.policy == '"minute";q=3;w=60'
+    fields = (quota.name, quota.limit, quota.period_ns, quota.burst, quota.tick_ns)
+    assert [type(field) for field in fields] == [str, int, int, int, int]
+    assert quota == Quota("minute", 3, 60 * 10**9, 2, 1_000)
+    with pytest.raises(ValueError, match="limit: it must be from 1"):
+        Quota("minute", Number(0), 10**9)

@@ -114,6 +114,11 @@ def test_only_what_was_taken_here_can_be_refunded() -> None:
     assert another.refund(elsewhere)
 
 
+def test_the_decision_to_refund_can_be_named() -> None:
+    limiter = new_limiter(Clock())
+    assert limiter.refund(decision=limiter.hit("key", MINUTE_AND_DAY))
+
+
 def test_refunding_an_unlimited_decision_is_harmless() -> None:
     limiter = new_limiter(Clock())
     assert limiter.refund(limiter.hit("key", ()))

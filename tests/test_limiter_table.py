@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import time
@@ -174,6 +176,39 @@ def test_a_key_of_a_class_of_its_own_is_its_text_and_none_of_its_methods_is_call
     assert limiter.refund(made)
     limiter.reset(key, MINUTE_AND_DAY)
     assert limiter.peek("acct_1", MINUTE_AND_DAY).remaining == 300
+
+
+def test_a_limiter_is_true_however_many_it_keeps_and_has_no_copies() -> None:
+    limiter = memory_limiter(Clock())
+    assert (bool(limiter), len(limiter)) == (True, 0)
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="a MemoryLimiter cannot be copied or pickled"):
+            copied(limiter)
+
+
+def test_how_many_decisions_were_shared_is_only_read() -> None:
+    limiter: Any = memory_limiter(Clock())
+    with pytest.raises(AttributeError):
+        limiter.overflow_hits = 5
+
+
+def test_a_hit_of_ones_own_is_not_asked_by_the_call_for_many_keys() -> None:
+    kind: Any = type(memory_limiter(Clock()))
+
+    class Limiter(kind):  # type: ignore[misc]
+        def hit(self, *_: object) -> None:
+            raise AssertionError
+
+    assert Limiter(clock=Clock()).hit_many(["a"], MINUTE_AND_DAY)[0].allowed
+
+
+def test_the_quotas_of_one_call_may_come_from_a_generator() -> None:
+    limiter: Any = memory_limiter(Clock())
+    for call in (limiter.hit, limiter.peek):
+        assert call("key", iter(MINUTE_AND_DAY)).quotas == MINUTE_AND_DAY
+    assert limiter.hit_many(["key"], iter(MINUTE_AND_DAY))[0].quotas == MINUTE_AND_DAY
+    limiter.reset("key", iter(MINUTE_AND_DAY))
+    assert limiter.peek("key", MINUTE_AND_DAY).remaining == 300
 
 
 def test_memory_follows_the_keys_that_owe_and_not_those_that_came_once() -> None:
