@@ -44,10 +44,8 @@ def test_it_has_the_methods_of_its_twin_with_the_same_parameters() -> None:
             parameters = inspect.signature(getattr(MemoryLimiter, name)).parameters
             twins = inspect.signature(method).parameters
             assert [(p.name, p.default) for p in parameters.values()] == [(p.name, p.default) for p in twins.values()]
-    made = [inspect.signature(kind).parameters for kind in (MemoryLimiter, memory.MemoryLimiter)]
-    assert [[(p.name, p.kind) for p in of.values()] for of in made] == [
-        [(p.name, p.kind) for p in made[0].values()]
-    ] * 2
+    own, twins = (inspect.signature(kind).parameters for kind in (MemoryLimiter, memory.MemoryLimiter))
+    assert [(p.name, p.kind) for p in own.values()] == [(p.name, p.kind) for p in twins.values()]
     assert (MemoryLimiter.implementation, memory.MemoryLimiter.implementation) == ("c", "python")
     assert MemoryLimiter.__qualname__ == "MemoryLimiter"
     assert MemoryLimiter.__module__ == "learnflow_core.limiter"
@@ -158,7 +156,7 @@ def test_a_circle_through_a_quota_of_a_class_of_ones_own_is_collected_unless_a_d
 
     limiter, quota = MemoryLimiter(clock=Clock()), Note("minute", 3, SECOND)
     object.__setattr__(quota, "limiter", limiter)
-    made = limiter.hit("key", (quota,))
+    made: Any = limiter.hit("key", (quota,))
     gone = weakref.ref(limiter)
     del limiter, quota
     gc.collect()
