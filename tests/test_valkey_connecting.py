@@ -81,14 +81,14 @@ class Resolver:
     def __init__(self) -> None:
         self.answers = threading.Event()
         self.asked: list[str] = []
-        self._numeric = socket.getaddrinfo
+        self._real = socket.getaddrinfo
 
     def look_up(self, host: str, port: int, *args: Any, **options: Any) -> Any:
-        if options.get("flags") or host[0].isdigit():
-            return self._numeric(host, port, *args, **options)
+        if host[0].isdigit():
+            return self._real(host, port, *args, **options)
         self.asked.append(host)
         self.answers.wait()
-        return self._numeric("127.0.0.1", port, *args, **options)
+        return self._real("127.0.0.1", port, *args, **options)
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -206,3 +206,19 @@ def test_a_connection_that_went_silent_while_nobody_asked_costs_one_decision(kin
         assert client.hit("key", PLAN).fallback == "closed"
         time.sleep(0.06)
         eventually(lambda: client.hit("key", PLAN).fallback is None, 0.5)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_connection_that_worked_and_is_late_is_replaced_since_the_name_may_stand_for_another_server(
+    kind: str, server: Valkey
+) -> None:
+    with Proxy(server) as proxy, open_client(kind, proxy.url, fallback="open") as client:
+        eventually(lambda: client.hit("key", PLAN).fallback is None)
+        before = proxy.connections
+        time.sleep(0.1)
+        proxy.delay_s = 0.06
+        assert client.hit("key", PLAN).fallback == "open"
+        proxy.delay_s = 0.0
+        time.sleep(0.1)
+        eventually(lambda: client.hit("key", PLAN).fallback is None)
+        assert proxy.connections > before

@@ -167,11 +167,8 @@ def test_a_name_that_is_looked_up_for_longer_than_the_budget_is_waited_for_by_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, asked = threading.Event(), []
-    real = socket.getaddrinfo
 
     def slow(host: str, port: int, **options: Any) -> Any:
-        if "flags" in options:
-            return real(host, port, **options)
         asked.append(host)
         found.wait()
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
@@ -203,7 +200,7 @@ def test_a_name_that_is_not_found_is_looked_up_again(monkeypatch: pytest.MonkeyP
     for _ in range(3):
         with pytest.raises(socket.gaierror):
             opener.open(time.monotonic_ns() + PATIENT_NS)
-    assert len(asked) == 6
+    assert len(asked) == 3
 
 
 def test_a_decision_of_another_limiter_is_refunded_by_none(server: Valkey) -> None:

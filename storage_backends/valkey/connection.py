@@ -39,10 +39,11 @@ class Connection:
 
     A TimeoutError of `exchange` is the exception: once the late answers have arrived, it `is_usable` again, and they
     are taken for nobody else's. `until` is the instant, by `time.monotonic_ns`, at which waiting ends. What raises is
-    OSError (TimeoutError among them), ProtocolError and, when connecting, UnwelcomeError. `era` is its owner's.
+    OSError (TimeoutError among them), ProtocolError and, when connecting, UnwelcomeError. `made_ns` is when it was
+    made, and `era` its owner's.
     """
 
-    __slots__ = ("__weakref__", "_late", "_next_rests", "_not_now", "_poll", "_rests", "_socket", "era")
+    __slots__ = ("__weakref__", "_late", "_next_rests", "_not_now", "_poll", "_rests", "_socket", "era", "made_ns")
 
     def __init__(self, opened: socket.socket, greeting: Greeting, until: int) -> None:
         opened.setblocking(False)
@@ -62,6 +63,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
+        self.made_ns = time.monotonic_ns()
 
     def exchange(self, request: bytes, questions: Sequence[Question], until: int) -> list[object]:
         """The answers to the questions, which `request` has in their order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ class Name:
         if lookup is None:
             lookup = self._lookup = Future()
             lookup.set_running_or_notify_cancel()  # from now on nobody who stops waiting cancels it for the others
-            try:
-                lookup.set_result(_places(self._host, self._port, socket.AI_NUMERICHOST))
-            except (OSError, ValueError):
+            if _is_address(self._host):
+                _look_up(lookup, self._host, self._port)
+            else:
                 self._begin(lookup)
         return lookup
 
@@ -57,12 +58,15 @@ class Name:
 
 def _look_up(lookup: Lookup, host: str, port: int) -> None:
     try:
-        lookup.set_result(_places(host, port))
+        lookup.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (OSError, ValueError) as failure:
         lookup.set_exception(failure)
 
 
-def _places(host: str, port: int, flags: int = 0) -> Places:
-    if flags:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _is_address(host: str) -> bool:
+    """Whether nobody needs to be asked what the host is."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return True
+    return False

@@ -53,6 +53,7 @@ class Server:
     def __init__(self, store: Store, address: Address) -> None:
         self.address = address
         self.health = store.health(address)
+        self._budget_ns = store.budget_ns
         self._connect_ns = max(CONNECT_NS, store.budget_ns)
         self._greeting = Greeting(store.location)
         self._opener = Opener(address, store.location)
@@ -71,16 +72,16 @@ class Server:
             raise UnansweredError(failure, was_connected=False) from failure
         try:
             answers = connection.exchange(request, questions, until)
-        except BaseException as failure:
-            if isinstance(failure, FAILURES):
-                self.let_go()  # those that rest are unlikely to fare better
-            if isinstance(failure, TimeoutError) and connection.is_late():
-                connection.era = self._era
+        except FAILURES as failure:
+            self.let_go()  # those that rest are unlikely to fare better
+            if connection.is_late() and time.monotonic_ns() - connection.made_ns < self._budget_ns:
+                connection.era = self._era  # to connect took most of the time, and the next one has all of it
                 self._give_back(connection)
             else:
                 self._discard(connection)
-            if isinstance(failure, FAILURES):
-                raise UnansweredError(failure, was_connected=True) from failure
+            raise UnansweredError(failure, was_connected=True) from failure
+        except BaseException:
+            self._discard(connection)
             raise
         self._give_back(connection)
         return answers
