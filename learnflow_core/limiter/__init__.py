@@ -9,8 +9,10 @@
         ...  # answer 429 with headers(decision, time.time_ns())
 
 In reading order: `quota` (what is promised), `bucket` (the arithmetic), `decision` (the answer), `port` (what a caller
-needs of any limiter), `memory` (the limiter of one process), `fields` (the answer as HTTP fields). Around these:
-`decorator` (a limit on a function), `asgi` and `wsgi` (a limit in front of an app), and `plans` (the published ones).
+needs of any limiter), `checks` (what each refuses), `turns`, `table` and `memory` (the limiter of one process),
+`leases` (what one behind a network keeps in hand), `fields` (the answer as HTTP fields). Around these: `asking` (whom
+to ask, and for what), `decorator` (a limit on a function), `asgi` and `wsgi` (a limit in front of an app), `address`
+(a client's network as a key), and `plans` (the published ones).
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ class Decisions(list[Decision]):
 
 
 class Refund:
-    """Whether what a decision took was still to be given back, and was: true then. Awaited, it is its own result."""
+    """Whether a refund counted: then what time had not given back came back. Awaited, it is its own result."""
 
     __slots__ = ("given_back",)
 

@@ -418,7 +418,7 @@ static PyMethodDef limiter_methods[] = {
      "What `hit` would answer now, without taking anything; see `Limiter`."},
     {"refund", (PyCFunction)(void (*)(void))limiter_refund, METH_FASTCALL | METH_KEYWORDS,
      "refund($self, decision)\n--\n\n"
-     "Give back what an allowed decision of this limiter took, once; whether it was still to be given back."},
+     "Give back what an allowed decision of this limiter took, once; true when that counts."},
     {"reset", (PyCFunction)(void (*)(void))limiter_reset, METH_FASTCALL | METH_KEYWORDS,
      "reset($self, key, quotas)\n--\n\n"
      "Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."},

@@ -214,7 +214,7 @@ class MemoryLimiter:
         return PlainDecision(key, quotas, cost, now, levels, after is not None)
 
     def refund(self, decision: Decision) -> Refund:
-        """Give back what an allowed decision of this limiter took, once; whether it was still to be given back.
+        """Give back what an allowed decision of this limiter took, once; true when that counts.
 
         Returned is what time has not paid back by itself: at once all of it, and nothing once the decision is older
         than `cost` intervals. So refunds never let more pass than the quotas promise. What was taken from a shared

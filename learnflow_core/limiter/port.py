@@ -16,8 +16,8 @@ class Limiter(Protocol):
 
     A decision takes from every quota or from none. Quotas of one call have different names. `hit` and `peek` raise
     TypeError or ValueError for nonsense: a cost that is not a positive int, a cost above a quota's `burst` (waiting
-    cannot help), a name used twice. A limiter in memory answers with the `Decision` itself, which a caller in a hurry,
-    or without an event loop, uses as it is.
+    cannot help), a name used twice, a str where many keys are asked for. A limiter in memory answers with the
+    `Decision` itself, which a caller in a hurry, or without an event loop, uses as it is.
     """
 
     def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Awaitable[Decision]:
@@ -33,7 +33,11 @@ class Limiter(Protocol):
         ...
 
     def refund(self, decision: Decision) -> Awaitable[Refund]:
-        """Give back what a decision of this limiter took, once, as far as time has not done so; else nothing."""
+        """Give back what a decision of this limiter took, as far as time has not done so.
+
+        True the first time that it is asked for an allowed decision, unless a reset or a step back of the clock ended
+        its refunds; what comes back may be nothing even so. Otherwise false, and nothing comes back.
+        """
         ...
 
     def reset(self, key: str, quotas: Sequence[Quota]) -> Awaitable[Reset]:

@@ -1,4 +1,4 @@
-/* The table of buckets: what memory.py keeps in dicts and deques, in plain C.
+/* The table of buckets: what table.py keeps in dicts and deques, in plain C.
  *
  * Nothing here runs Python code or starts a garbage collection, so under the interpreter's lock each function is one
  * step to every thread. (Keys are exact strs: to compare, hash or free one calls nobody.) What needs memory reserves it
