@@ -92,6 +92,7 @@ def limiter_for(
             fallback=settings.limiter_fallback,
             processes=settings.limiter_processes,
             budget_ns=settings.limiter_budget_ms * 1_000_000,
+            max_buckets=settings.limiter_max_buckets,
         )
     except (ValueError, OSError) as error:  # the URL, or a certificate that it names
         raise SettingsError(f"--limiter: {error}.") from error

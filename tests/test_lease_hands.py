@@ -32,7 +32,9 @@ class Desk:
     def __init__(self, plan: Sequence[Quota] = PLAN) -> None:
         self.plan = plan
         self.clock = Clock(TERM_NS)
-        self.store = Store("unix:///nowhere", fallback="closed", processes=1, budget_ns=25_000_000, prefix="")
+        self.store = Store(
+            "unix:///nowhere", fallback="closed", processes=1, budget_ns=25_000_000, prefix="", max_buckets=1
+        )
         self.hands = Hands(self.store, self.renew)
         self.hands.clock = self.clock
         self.asked: list[Request] = []
