@@ -293,7 +293,7 @@ def test_a_plan_that_grows_keeps_the_share_that_was_left() -> None:
     assert limiter.peek("key", (Quota.per_minute(300),)).remaining == 150
 
 
-@pytest.mark.parametrize("start", [-(10**18), -1_000, 0, 10**18])
+@pytest.mark.parametrize("start", [0, 1_000, 10**18])
 def test_it_does_not_matter_where_the_clock_starts(start: int) -> None:
     limiter = new_limiter(Clock(start))
     assert [limiter.hit("key", (Quota.per_minute(2),)).remaining for _ in range(3)] == [1, 0, 0]

@@ -178,6 +178,15 @@ def test_a_key_of_a_class_of_its_own_is_its_text_and_none_of_its_methods_is_call
     assert limiter.peek("acct_1", MINUTE_AND_DAY).remaining == 300
 
 
+@pytest.mark.parametrize("start", [-(10**18), -1])
+def test_a_clock_may_start_before_zero(start: int) -> None:
+    clock = Clock(start)
+    limiter = memory_limiter(clock)
+    assert [limiter.hit("key", (Quota.per_minute(2),)).remaining for _ in range(3)] == [1, 0, 0]
+    clock.now += 60 * SECOND
+    assert limiter.peek("key", (Quota.per_minute(2),)).remaining == 2
+
+
 def test_a_limiter_is_true_however_many_it_keeps_and_has_no_copies() -> None:
     limiter = memory_limiter(Clock())
     assert (bool(limiter), len(limiter)) == (True, 0)
