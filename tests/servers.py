@@ -253,15 +253,18 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         self.connections += 1
         number = self.connections
-        with suppress(OSError):
-            near = self._tls.wrap_socket(client, server_side=True) if self._tls else client
-            far = socket.socket(socket.AF_UNIX)
+        with (
+            suppress(OSError),
+            client,
+            socket.socket(socket.AF_UNIX) as far,
+            self._tls.wrap_socket(client, server_side=True) if self._tls else client as near,
+        ):
             far.connect(str(self.server.path))
             self._open += [near, far]
             threading.Thread(target=self._back, args=(far, near, number), daemon=True).start()
             while data := near.recv(65_536):
                 far.sendall(data)
-            far.close()
+            far.shutdown(socket.SHUT_RDWR)
 
     def _back(self, far: socket.socket, near: socket.socket, number: int) -> None:
         with suppress(OSError):

@@ -73,10 +73,9 @@ class Server:
         try:
             answers = connection.exchange(request, questions, until)
         except FAILURES as failure:
-            self.let_go()  # those that rest are unlikely to fare better
+            self._close_idle()  # those that rest are unlikely to fare better
             if connection.is_late() and time.monotonic_ns() - connection.made_ns < self._budget_ns:
-                connection.era = self._era  # to connect took most of the time, and the next one has all of it
-                self._give_back(connection)
+                self._give_back(connection)  # to connect took most of the time, and the next one has all of it
             else:
                 self._discard(connection)
             raise UnansweredError(failure, was_connected=True) from failure
@@ -94,8 +93,7 @@ class Server:
     def let_go(self) -> None:
         """Close the connections that are not in use, and the others when they have served; who comes next connects."""
         self._era += 1
-        while (connection := _popped(self._idle)) is not None:
-            self._discard(connection)
+        self._close_idle()
         while (attempt := _popped(self._attempts)) is not None:
             attempt.add_done_callback(_close)
 
@@ -113,6 +111,10 @@ class Server:
         self._idle.clear()
         self._attempts.clear()
         self._opener.forget()
+
+    def _close_idle(self) -> None:
+        while (connection := _popped(self._idle)) is not None:
+            self._discard(connection)
 
     def _take(self, until: int) -> Connection:
         while (connection := _popped(self._idle)) is not None:
