@@ -131,6 +131,20 @@ def test_a_connection_that_is_still_being_made_when_the_limiter_is_closed_is_clo
     eventually(lambda: connections(server) == 0)
 
 
+def test_a_connection_in_use_when_all_are_to_be_made_anew_is_closed_when_it_has_served(server: Valkey) -> None:
+    with ValkeyLimiter(server.url, budget_ns=PATIENT_NS) as limiter, ThreadPoolExecutor(1) as threads:
+        limiter.hit("key", PLAN)
+        server.pause()
+        waiting = threads.submit(limiter.hit, "key", PLAN)
+        time.sleep(0.05)
+        only = limiter._servers._only
+        assert only
+        only.renew(time.monotonic_ns())
+        server.resume()
+        assert waiting.result().fallback is None
+        eventually(lambda: connections(server) == 0)
+
+
 def test_many_keys_are_sent_together_and_answered_in_their_order(server: Valkey) -> None:
     keys = [f"key {number}" for number in range(1_000)]
     with Proxy(server) as proxy, ValkeyLimiter(proxy.url, budget_ns=PATIENT_NS) as limiter:
