@@ -45,7 +45,7 @@ class OverdueError(LearnFlowError):
 
 
 class UncertainError(LearnFlowError):
-    """The database went away while a write was made durable: it may have been done, so nobody tries it again unasked."""
+    """The database went away while a write was made durable: it may have been done, and is not tried again unasked."""
 
     def __init__(self) -> None:
         message = "Whether this was done is not known. Look, or repeat the request with the same Idempotency-Key."

@@ -117,7 +117,7 @@ def _explained() -> Iterator[None]:
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise ValueError(f"database: {error}") from error
     except FAILURES as error:
-        raise UnusableDatabaseError(f"The database cannot be used: {error or type(error).__name__}") from error
+        raise UnusableDatabaseError(f"The database cannot be used: {str(error) or type(error).__name__}") from error
 
 
 async def _check(connection: Connection) -> None:

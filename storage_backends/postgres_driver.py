@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 STATEMENT_S: Final = 10.0
 """How long one statement of a write may take."""
-TOGETHER: Final = 3
+TOGETHER: Final = 2
 """How often a write is tried beside others, before it is given the database for itself."""
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

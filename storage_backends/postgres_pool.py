@@ -1,4 +1,4 @@
-"""Connections to one PostgreSQL, made when they are needed and lent to one caller at a time, who waits within bounds."""
+"""Connections to one PostgreSQL, made when needed and lent to one caller at a time, who waits within bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S: Final = 5.0
 IDLE_S: Final = 60.0
 """How long a connection may lie unused: longer ones are held for nothing, and may have been dropped on the way."""
 FULL_S: Final = 1.0
-"""How long a server that had no connection left is not asked for another one, while callers can share those there are."""
+"""How long a server that had no connection left is not asked for another, while callers can share those there are."""
 MEND_S: Final = 2.0
 """How long a connection has for being rolled back before it is given up."""
 
@@ -187,7 +187,7 @@ class Pool:
 
     def _tell_of(self, error: Exception | None) -> None:
         if error is not None and not self._away:
-            _log.warning("no connection to the database: %s", error or type(error).__name__)
+            _log.warning("no connection to the database: %s", str(error) or type(error).__name__)
         elif error is None and self._away:
             _log.warning("the database can be reached again")
         self._away = error is not None

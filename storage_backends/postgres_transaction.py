@@ -60,7 +60,7 @@ def translated(error: Exception, *, closed: bool) -> Exception:
 
 
 class PostgresTransaction:
-    """`storage_backends.driver.DriverTransaction` on a connection inside a transaction; the event loop is free meanwhile.
+    """`storage_backends.driver.DriverTransaction` on a connection that is inside a transaction.
 
     `left` says how many seconds the next statement may take, None for as long as it likes, or raises `OverdueError`.
     """

@@ -78,8 +78,9 @@ class Postgres:
         """Start it, and wait until it answers."""
         words = [str(self.programs / "postgres"), "-D", "data", "-k", str(self.folder), "-h", ""]
         words += [word for setting in self._settings for word in ("-c", setting)]
+        shell = ["sh", "-c", _SUPERVISED, "sh", *words]
         self._supervisor = subprocess.Popen(
-            ["sh", "-c", _SUPERVISED, "sh", *words],
+            shell,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
