@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
@@ -91,7 +91,7 @@ def _parts(url: str) -> tuple[str, int]:
     if not named or parts.fragment:
         raise ValueError("database: the URL names no database; write postgresql://USER:PASSWORD@HOST:PORT/NAME")
     query = urlencode([(name, value) for name, value in given if name != "pool_size"])
-    return urlunsplit(parts._replace(query=query)), size
+    return f"{url.partition('?')[0]}{'?' if query else ''}{query}", size
 
 
 def _number(text: str) -> int:
@@ -101,21 +101,22 @@ def _number(text: str) -> int:
 
 
 async def _connect(dsn: str, settings: dict[str, str]) -> Connection:
-    return await asyncpg.connect(
-        dsn,
-        timeout=PATIENCE_S,
-        statement_cache_size=_CACHED_STATEMENTS,
-        max_cached_statement_lifetime=0,
-        server_settings=settings,
-    )
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=PATIENCE_S,
+            statement_cache_size=_CACHED_STATEMENTS,
+            max_cached_statement_lifetime=0,
+            server_settings=settings,
+        )
+    except ValueError as error:  # what the URL says
+        raise ValueError(f"database: {error}") from error
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
     try:
         yield
-    except asyncpg.exceptions.ClientConfigurationError as error:
-        raise ValueError(f"database: {error}") from error
     except FAILURES as error:
         raise UnusableDatabaseError(f"The database cannot be used: {str(error) or type(error).__name__}") from error
 
