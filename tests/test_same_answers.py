@@ -42,7 +42,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 # Ids whose order by code point is no language's, few enough that sequences meet the same record again.
 ENDS = ("1", "2", "a", "B", "é", "-a", "ab", "😀", "\uff21")
-TEXTS = st.sampled_from(
+WORDS = st.sampled_from(
     [
         "Python",
         "python3",
@@ -56,8 +56,11 @@ TEXTS = st.sampled_from(
         "a'b\\c & !x",
         HOSTILE,
     ]
-) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-TITLES = st.lists(TEXTS, min_size=1, max_size=4).map(lambda parts: " ".join(parts)[:200] or "-")
+)
+"""Few enough that what is asked for is found."""
+TITLES = st.lists(WORDS, min_size=1, max_size=3).map(" ".join) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+)
 FEW = st.integers(0, 3)
 TIMES = FEW.map(lambda n: NOW + n)
 LEVELS = st.sampled_from(get_args(Level))
@@ -146,15 +149,12 @@ def searches(text: str) -> SearchQuery | None:
 
 @st.composite
 def course_queries(draw: Draw) -> CourseQuery:
-    search = searches(draw(TITLES)) if draw(st.booleans()) else None
+    search = searches(draw(st.lists(WORDS, min_size=1, max_size=2).map(" ".join))) if draw(st.booleans()) else None
     sorts = [sort for sort in get_args(CourseSort) if search is not None or sort != "relevance"]
-    return CourseQuery(
-        draw(st.sampled_from(sorts)),
-        search,
-        draw(maybe(CATEGORIES)),
-        draw(maybe(LEVELS)),
-        account_id=draw(maybe(an("acct"))),
+    category, level, owner = draw(
+        st.just((None, None, None)) | st.tuples(*map(maybe, (CATEGORIES, LEVELS, an("acct"))))
     )
+    return CourseQuery(draw(st.sampled_from(sorts)), search, category, level, account_id=owner)
 
 
 def call(group: str, name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
