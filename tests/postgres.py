@@ -33,13 +33,15 @@ _SUPERVISED: Final = '"$@" >server.log 2>&1 & echo $!; read _; kill -QUIT $! 2>/
 
 
 def postgres_programs() -> Path:
-    """The folder of PostgreSQL's programs: LEARNFLOW_TEST_POSTGRES, that of pg_config, or the newest of Debian's."""
+    """The folder of PostgreSQL's programs: LEARNFLOW_TEST_POSTGRES, that of pg_config or of the path, or Debian's newest."""
     if named := os.environ.get("LEARNFLOW_TEST_POSTGRES"):
         return Path(named)
     if config := shutil.which("pg_config"):
         told = Path(subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip())
         if (told / "initdb").exists():
             return told
+    if initdb := shutil.which("initdb"):
+        return Path(initdb).resolve().parent
     found = [program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if not found:
         from tests.conftest import missing  # noqa: PLC0415 - that module has fixtures which need this one
