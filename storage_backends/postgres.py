@@ -18,7 +18,7 @@ import asyncpg
 from learnflow_core.ports import Storage
 from storage_backends.driver import Row, UnusableDatabaseError, Value
 from storage_backends.postgres_driver import PostgresDriver
-from storage_backends.postgres_pool import PATIENCE_S, Connection, Pool, closed
+from storage_backends.postgres_pool import Connection, Pool, closed
 from storage_backends.postgres_transaction import FAILURES
 from storage_backends.repository import RepositoryStorage
 from storage_backends.upgrade import known, pending, upgrade
@@ -28,6 +28,7 @@ POOL_SIZE: Final = 10
 
 _LARGEST_POOL: Final = 1_000
 _OLDEST: Final = 14
+_CONNECT_S: Final = 3.0  # less than callers wait for a connection, so that failing is seen for what it is
 _CACHED_STATEMENTS: Final = 512  # more than the repository has
 _LOCK_PATIENCE_MS: Final = 5_000
 _MIGRATION_PATIENCE_MS: Final = 60_000
@@ -104,7 +105,7 @@ async def _connect(dsn: str, settings: dict[str, str]) -> Connection:
     try:
         return await asyncpg.connect(
             dsn,
-            timeout=PATIENCE_S,
+            timeout=_CONNECT_S,
             statement_cache_size=_CACHED_STATEMENTS,
             max_cached_statement_lifetime=0,
             server_settings=settings,

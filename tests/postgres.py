@@ -33,7 +33,7 @@ _SUPERVISED: Final = '"$@" >server.log 2>&1 & echo $!; read _; kill -QUIT $! 2>/
 
 
 def postgres_programs() -> Path:
-    """The folder of PostgreSQL's programs: LEARNFLOW_TEST_POSTGRES, that of pg_config or of the path, or Debian's newest."""
+    """The folder of PostgreSQL's programs: LEARNFLOW_TEST_POSTGRES, pg_config's or the path's, or Debian's newest."""
     if named := os.environ.get("LEARNFLOW_TEST_POSTGRES"):
         return Path(named)
     if config := shutil.which("pg_config"):
