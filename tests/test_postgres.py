@@ -79,12 +79,14 @@ async def kept(storage: Storage, account_id: str = "acct_1") -> bool:
 def meeting(driver: PostgresDriver, *statements: list[str]) -> tuple[list[Any], list[str]]:
     """Writes that wait for each other between their two statements, the first time; and the notes of their tries."""
     tries: list[str] = []
+    arrived: list[str] = []
 
     def write(first: str, second: str) -> Any:
         async def work(tx: DriverTransaction) -> None:
             tries.append(first)
             await tx.rows(first)
-            while len(tries) < len(statements):
+            arrived.append(first)
+            while len(arrived) < len(statements):
                 await tx.rows("SELECT 1")
             await tx.rows(second)
 
