@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import asyncpg
 
@@ -44,9 +44,7 @@ def postgres_programs() -> Path:
         return Path(initdb).resolve().parent
     found = [program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if not found:
-        from tests.conftest import missing  # noqa: PLC0415 - that module has fixtures which need this one
-
-        missing("A PostgreSQL server")
+        _missing("A PostgreSQL server")
     return max(found, key=lambda folder: int(folder.parent.name))
 
 
@@ -120,7 +118,10 @@ class Postgres:
             self._templates[locale] = made
         name = f"school_{next(self._numbers)}"
         source = f"TEMPLATE {self._templates[locale]}" if template else f"TEMPLATE template0 {LOCALES[locale]}"
-        await self.run(f"CREATE DATABASE {name} {source}")
+        try:
+            await self.run(f"CREATE DATABASE {name} {source}")
+        except (asyncpg.FeatureNotSupportedError, asyncpg.PostgresSyntaxError):  # built without, or before 15
+            _missing("A PostgreSQL with ICU")
         return name
 
     async def drop(self, name: str) -> None:
@@ -182,6 +183,12 @@ class Postgres:
         except (asyncpg.PostgresError, OSError):
             return False
         return True
+
+
+def _missing(what: str) -> NoReturn:
+    from tests.conftest import missing  # noqa: PLC0415 - that module has fixtures which need this one
+
+    missing(what)
 
 
 async def _greet(url: str) -> None:

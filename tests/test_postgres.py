@@ -275,6 +275,18 @@ async def test_a_statement_prepared_before_the_schema_changed_is_prepared_again(
     assert await driver.write(lambda tx: tx.rows(read)) == [("a", 1, 2)]
 
 
+async def test_every_connection_is_set_up_for_what_it_does(driver: PostgresDriver) -> None:
+    names = ("plan_cache_mode", "jit", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+
+    async def work(tx: DriverTransaction) -> list[Any]:
+        return [await tx.row(f"SELECT current_setting('{name}')") for name in (*names, "transaction_isolation")]
+
+    shared = [("force_custom_plan",), ("off",), ("5s",), ("10s",), ("30s",)]
+    assert await driver.write(work) == [*shared, ("serializable",)]
+    assert await driver.read(work) == [*shared, ("repeatable read",)]
+    assert (await driver.read(work, patient=True))[3] == ("0",)
+
+
 async def test_damage_that_the_server_knows_of_is_found(storage: Storage, other: Any) -> None:
     await other.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'courses_newest'::regclass")
     assert "the database is damaged: the index courses_newest is not valid" in await storage.check()
