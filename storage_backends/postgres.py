@@ -57,11 +57,13 @@ async def open_storage(url: str, *, read_deadline_s: float) -> Storage:
         connection = await connect()
         try:
             await _check(connection)
-            if pending(known(_Session.dialect), await _had(connection)):
-                raise UnusableDatabaseError("The database is not up to date: `learnflow migrate` brings it there.")
-        finally:
+            await _check_migrations(connection)
+        except BaseException:
             await closed(connection)
-    return RepositoryStorage(PostgresDriver(Pool(connect, size), read_deadline_s=read_deadline_s))
+            raise
+    pool = Pool(connect, size)
+    pool.adopt(connection)
+    return RepositoryStorage(PostgresDriver(pool, read_deadline_s=read_deadline_s))
 
 
 async def migrate(url: str) -> list[str]:
@@ -136,11 +138,11 @@ async def _check(connection: Connection) -> None:
         raise UnusableDatabaseError("synchronous_commit is off: what clients are told is kept could be lost.")
 
 
-async def _had(connection: Connection) -> dict[int, str]:
-    """The migrations that the database had, with their digests; none before the first."""
-    if await connection.fetchval("SELECT to_regclass('migrations')") is None:
-        return {}
-    return dict(await connection.fetch("SELECT number, digest FROM migrations"))
+async def _check_migrations(connection: Connection) -> None:
+    made = await connection.fetchval("SELECT to_regclass('migrations')") is not None
+    had = dict(await connection.fetch("SELECT number, digest FROM migrations")) if made else {}
+    if pending(known(_Session.dialect), had):
+        raise UnusableDatabaseError("The database is not up to date: `learnflow migrate` brings it there.")
 
 
 class _Session:

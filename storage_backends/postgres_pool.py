@@ -69,6 +69,11 @@ class Pool:
         except TimeoutError as error:
             raise unavailable() from error
 
+    def adopt(self, connection: Connection) -> None:
+        """Take a connection that `connect` made for another purpose."""
+        self._places += 1
+        self.give(connection)
+
     def give(self, connection: Connection) -> None:
         """Take back a connection on which no transaction is open, or one that is closed."""
         if connection.is_closed():

@@ -117,7 +117,12 @@ class Postgres:
             await migrate(self.url(made))
             self._templates[locale] = made
         name = f"school_{next(self._numbers)}"
-        source = f"TEMPLATE {self._templates[locale]}" if template else f"TEMPLATE template0 {LOCALES[locale]}"
+        # Copying files is ten times as quick as the usual way, which writes all of them to the log.
+        source = (
+            f"TEMPLATE {self._templates[locale]} STRATEGY FILE_COPY"
+            if template
+            else f"TEMPLATE template0 {LOCALES[locale]}"
+        )
         try:
             await self.run(f"CREATE DATABASE {name} {source}")
         except (asyncpg.FeatureNotSupportedError, asyncpg.PostgresSyntaxError):  # built without, or before 15
