@@ -167,6 +167,8 @@ async def test_a_server_without_connections_left_is_served_by_those_there_are(se
 async def test_a_server_that_has_no_connection_for_us_is_503_until_it_has(server: Postgres) -> None:
     async with server.database() as url:
         storage = await open_storage(url)
+        (ours, _), *_ = storage._driver._pool._idle  # type: ignore[attr-defined]
+        await ours.close()
         others = await taken(server)
         for _ in range(3):
             with pytest.raises(LearnFlowError) as refused:
