@@ -78,7 +78,7 @@ def _import(module: str) -> object:
             raise
         from storage_backends.driver import UnusableDatabaseError  # noqa: PLC0415 - see below
 
-        message = 'PostgreSQL takes a library that is not installed: pip install "learnflow[postgres]"'
+        message = "PostgreSQL needs the library asyncpg, which the extra learnflow[postgres] installs."
         raise UnusableDatabaseError(message) from error
 
 
