@@ -30,7 +30,7 @@ LOCALES: Final = {
 _QUICK: Final = ("fsync=off", "full_page_writes=off", "synchronous_commit=on")
 _ALWAYS: Final = ("shared_buffers=32MB", "wal_level=minimal", "max_wal_senders=0", "log_statement=none")
 _ROOM: Final = 1 << 30
-_SUPERVISED: Final = '"$@" >server.log 2>&1 & echo $!; read _; kill -QUIT $! 2>/dev/null; kill -CONT $! 2>/dev/null; wait'
+_SUPERVISED: Final = '"$@" >server.log 2>&1 & echo $!; read _; { kill -QUIT $!; kill -CONT $!; } 2>&-; wait'
 
 
 def postgres_programs() -> Path:
