@@ -9,7 +9,8 @@ ARGS ?=
 
 # A lock holds for every platform and Python, has a hash for each file, and names no registry.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-annotate --no-header --group build
+	--no-emit-index-url --no-annotate --no-header \
+	--group build --extra server --extra postgres
 
 .PHONY: help serve test lint soak bench lock clean
 .DEFAULT_GOAL := help
@@ -36,9 +37,9 @@ bench: .venv/.bench ## Measure, beside the peers (ARGS="limiter" or ARGS="http" 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer versions).
-	$(COMPILE) --extra server -o requirements/serve.txt $(ARGS)
-	$(COMPILE) --extra server --group test -c requirements/serve.txt -o requirements/test.txt $(ARGS)
-	$(COMPILE) --extra server --group test --group bench -c requirements/test.txt -o requirements/bench.txt $(ARGS)
+	$(COMPILE) -o requirements/serve.txt $(ARGS)
+	$(COMPILE) --group test -c requirements/serve.txt -o requirements/test.txt $(ARGS)
+	$(COMPILE) --group test --group bench -c requirements/test.txt -o requirements/bench.txt $(ARGS)
 
 clean: ## Remove everything that make made.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -9,8 +9,9 @@ already under way completes.
 Every method may raise `LearnFlowError(service_unavailable)` when the database cannot be used now. What the schema may
 refuse for a reason of the business is never an exception: those methods answer whether they did it.
 
-A read sees one snapshot. Lists come in a total order whose ties end at the id, the same on every backend: text compares
-by code point. Pages count (`Slice.total`), cursors do not and say where to go on (`Slice.next_after`).
+A read sees one snapshot, and writes are as if one came after the other. Lists come in a total order whose ties end at
+the id, the same on every backend: text compares by code point. Pages count (`Slice.total`), cursors do not and say
+where to go on (`Slice.next_after`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "UnusableDatabaseError", "migrate", "open_storage"]
 
-_OURS = {"sqlite": "storage_backends.sqlite"}
+_OURS = {
+    "sqlite": "storage_backends.sqlite",
+    "postgresql": "storage_backends.postgres",
+    "postgres": "storage_backends.postgres",
+}
 _GROUP = "learnflow.storage"
 
 
@@ -52,7 +56,7 @@ def _backend(url: str) -> Backend:
     scheme = url.partition(":")[0]
     backend: Any
     if scheme in _OURS:
-        backend = import_module(_OURS[scheme])
+        backend = _import(_OURS[scheme])
     else:
         from importlib.metadata import entry_points  # noqa: PLC0415 - takes 50 ms, for few
 
@@ -63,6 +67,19 @@ def _backend(url: str) -> Backend:
         backend = others[scheme].load()
     found: Backend = backend
     return found
+
+
+def _import(module: str) -> object:
+    """A backend of ours, whose library may not have been installed."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        from storage_backends.driver import UnusableDatabaseError  # noqa: PLC0415 - see below
+
+        message = "PostgreSQL needs the library asyncpg, which the extra learnflow[postgres] installs."
+        raise UnusableDatabaseError(message) from error
 
 
 def __getattr__(name: str) -> object:

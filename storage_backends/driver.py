@@ -44,6 +44,14 @@ class OverdueError(LearnFlowError):
         super().__init__(Code.SERVICE_UNAVAILABLE, "This took too long to read.", retry_after_s=1)
 
 
+class UncertainError(LearnFlowError):
+    """The database went away while a write was made durable: it may have been done, and is not tried again unasked."""
+
+    def __init__(self) -> None:
+        message = "Whether this was done is not known. Look, or repeat the request with the same Idempotency-Key."
+        super().__init__(Code.SERVICE_UNAVAILABLE, message, retry_after_s=1)
+
+
 def unavailable() -> LearnFlowError:
     """What is raised when the database cannot be used now: it is away, full, broken, or held by others for too long."""
     return LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=1)
@@ -88,7 +96,7 @@ class Driver(Protocol):
         """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""
 
     async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction that is durable when this returns."""
+        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same)."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from learnflow_core.limiter import MemoryLimiter, memory
 from storage_backends.valkey import AsyncLeasedValkeyLimiter, LeasedValkeyLimiter
 from tests.limiting import Implementation, running_on
+from tests.postgres import Postgres
 from tests.servers import Valkey
 from tests.valkey import held_asyncio_limiters, held_limiters
 from tests.world import World, open_world
@@ -62,6 +63,13 @@ def c_limiters() -> Implementation:
 def valkey() -> Iterator[Valkey]:
     """A Valkey that tests share who are content with keys of their own."""
     with Valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that tests share who are content with databases of their own."""
+    with Postgres() as server:
         yield server
 
 

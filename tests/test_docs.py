@@ -219,7 +219,7 @@ OPTIONS = {words: {name for option in command.params for name in option.opts} fo
 VARIABLES = {setting.variable for setting in SETTINGS.values()} | {
     option.envvar for command in COMMANDS.values() for option in command.params if isinstance(option.envvar, str)
 }
-OF_THE_TESTS = {"LEARNFLOW_REQUIRE_ALL", "LEARNFLOW_TEST_VALKEY"}
+OF_THE_TESTS = {"LEARNFLOW_REQUIRE_ALL", "LEARNFLOW_TEST_POSTGRES", "LEARNFLOW_TEST_VALKEY"}
 
 
 def code(document: Path) -> list[str]:

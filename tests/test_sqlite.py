@@ -510,7 +510,7 @@ async def test_a_third_partys_backend_is_found_by_its_scheme(monkeypatch: pytest
     opened: Any = await open_storage("mine://host/x", read_deadline_s=3)
     assert opened == ("mine://host/x", 3)
     assert await storage_backends.migrate("mine://host/x") == ["mine://host/x"]
-    with pytest.raises(ValueError, match="mine:, sqlite:"):
+    with pytest.raises(ValueError, match="mine:, postgres:, postgresql:, sqlite:"):
         await open_storage("theirs://host")
 
 

@@ -166,6 +166,25 @@ class Concurrency(Suite):
         await asyncio.gather(*(storage.write(increase) for _ in range(100)))
         assert await storage.read(lambda tx: tx.accounts.get("acct_1")) == account(licenses=100)
 
+    async def test_writes_are_as_if_one_came_after_the_other(self, storage: Storage) -> None:
+        """Each reads both records and replaces one of them: what it relied on must still hold when it is durable."""
+
+        async def leave(key: str) -> None:
+            async def work(tx: Transaction) -> None:
+                found = [await tx.accounts.get(each) for each in ("acct_1", "acct_2")]
+                if all(one is not None and one.name == "on duty" for one in found):
+                    await tx.accounts.put(account(key, name="off"))
+
+            await storage.write(work)
+
+        await keep(storage, account("acct_1"), account("acct_2"))
+        for _ in range(10):
+            for key in ("acct_1", "acct_2"):
+                await storage.write(lambda tx, at=key: tx.accounts.put(account(at, name="on duty")))  # type: ignore[misc]
+            await asyncio.gather(*(leave(key) for key in ("acct_1", "acct_2") * 2))
+            found = await storage.read(lambda tx: tx.accounts.list(Page(1, 50)))
+            assert sorted(one.name for one in found.items) == ["off", "on duty"]
+
     async def test_a_read_sees_one_state_of_the_whole_while_others_write(self, storage: Storage) -> None:
         await keep(storage, account("acct_1", name="0"), account("acct_2", name="0"))
 

@@ -1,0 +1,182 @@
+"""A transaction of PostgreSQL: statements, savepoints, the search index, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager
+from types import coroutine
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from learnflow_core.search import SearchQuery
+from storage_backends.driver import DuplicateError, OverdueError, Part, RefusedError, Row, Value, unavailable
+
+T = TypeVar("T")
+
+GRACE_S: Final = 1.0
+"""How much longer than the server itself its client waits, before it takes the server for silent."""
+
+FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the library raises; a connection that breaks and a time that is over are among the last."""
+
+
+class AgainError(Exception):
+    """The transaction collided with another, or with a change of the schema: all of it can be run again."""
+
+
+_ERRORS: Final[dict[str, Callable[[], Exception]]] = {
+    "08": unavailable,  # the connection
+    "23505": DuplicateError,
+    "23": RefusedError,
+    "25006": unavailable,  # a standby, which may become what we need
+    "25P03": unavailable,  # the server gave up a transaction in which nothing happened
+    "28": unavailable,  # a password that was changed
+    "40001": AgainError,
+    "40P01": AgainError,
+    "53": unavailable,  # no room on the disk, no memory, no connection left
+    "55P03": unavailable,  # a lock that others held for too long
+    "57014": OverdueError,
+    "57": unavailable,  # it stops, starts, or was told to end this
+    "58": unavailable,  # the disk
+    "XX001": unavailable,  # damaged
+    "XX002": unavailable,
+}
+"""By SQLSTATE, else by its class; what is not here is a bug, and stays as it is (PostgreSQL's manual, appendix A)."""
+
+_STALE: Final = (asyncpg.exceptions.InvalidCachedStatementError, asyncpg.exceptions.OutdatedSchemaCacheError)
+"""A statement that was prepared before the schema changed; the library has forgotten it when it says so."""
+
+
+def translated(error: Exception, *, closed: bool) -> Exception:
+    """What an error of the library means to callers, on a connection that is closed or not; itself when it is a bug."""
+    if isinstance(error, _STALE):
+        return AgainError()
+    if isinstance(error, asyncpg.PostgresError):
+        code = error.sqlstate or ""
+        meaning = _ERRORS.get(code) or _ERRORS.get(code[:2])
+        return error if meaning is None else meaning()
+    return unavailable() if closed or isinstance(error, OSError) else error
+
+
+class PostgresTransaction:
+    """`storage_backends.driver.DriverTransaction` on a connection that is inside a transaction.
+
+    `left` says how many seconds the next statement may take, None for as long as it likes, or raises `OverdueError`.
+    """
+
+    matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
+
+    def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:
+        self.asking = False
+        """Whether a statement is being answered."""
+        self._connection: Any = connection
+        self._left = left
+        self._writes = writes
+
+    def end(self) -> None:
+        """From now on, every use is an error: somebody kept what was only lent."""
+        self._connection = None
+
+    async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
+        if self._connection is None:
+            raise RuntimeError("this transaction is over")
+        connection, timeout = self._connection, patience(self._left())
+        self.asking = True
+        try:
+            return [tuple(row) for row in await connection.fetch(sql, *args, timeout=timeout)]
+        except FAILURES as error:
+            meaning = self._meaning(error, closed=connection.is_closed())
+            if meaning is error:
+                raise
+            raise meaning from error
+        finally:
+            self.asking = False
+
+    async def row(self, sql: str, *args: Value) -> Row | None:
+        found = await self.rows(sql, *args)
+        return found[0] if found else None
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        await self.rows("SAVEPOINT inner_work")
+        try:
+            yield
+        except BaseException:
+            await self.rows("ROLLBACK TO inner_work")
+            await self.rows("RELEASE inner_work")
+            raise
+        await self.rows("RELEASE inner_work")
+
+    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
+        # Markers are left to the statement's other conditions: there is an index for those, and the two combine well.
+        del markers
+        title = _all_of(query, "=")
+        if part == "title":
+            return title
+        everything = _all_of(query, "")
+        return everything if part == "all" else f"({everything}) & !({title})"
+
+    async def index(self, number: int, old: str | None, new: str) -> None:
+        """Nothing: the column that is indexed follows `courses.search` by itself."""
+
+    async def indexed(self) -> Sequence[Row]:
+        return await self.rows("SELECT word, CAST(ndoc AS bigint) FROM ts_stat('SELECT vec FROM courses')")
+
+    async def damage(self) -> Sequence[str]:
+        pages = await self.rows(_BAD_PAGES)
+        indexes = await self.rows(_BAD_INDEXES)
+        return [f"{count} pages had a wrong checksum" for (count,) in pages] + [
+            f"the index {name} is not valid" for (name,) in indexes
+        ]
+
+    def _meaning(self, error: Exception, *, closed: bool) -> Exception:
+        if not self._writes and getattr(error, "sqlstate", None) == "25006":
+            return RuntimeError("work that was given to read tried to write")
+        meaning = translated(error, closed=closed)
+        return unavailable() if self._writes and isinstance(meaning, OverdueError) else meaning
+
+
+def patience(left: float | None) -> float | None:
+    """For how long to wait for a server that is to answer within so many seconds."""
+    return None if left is None else left + GRACE_S
+
+
+@coroutine
+def watched(work: Awaitable[T], tx: PostgresTransaction) -> Generator[Any, Any, T]:
+    """What the work returns or raises. RuntimeError when it waits for anything but its transaction."""
+    steps: Any = work.__await__()
+    step, given = steps.send, None
+    while True:
+        try:
+            waits_for = step(given)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if not tx.asking:
+            steps.close()
+            raise RuntimeError("work may await nothing but its transaction")
+        try:
+            step, given = steps.send, (yield waits_for)
+        except BaseException as error:  # noqa: BLE001 - handed on to whom it was meant for
+            step, given = steps.throw, error
+
+
+def _all_of(query: SearchQuery, mark: str) -> str:
+    terms = [_lexeme(mark + word) for word in query.words] + [f"{_lexeme(mark + query.prefix)}:*"]
+    return " & ".join(terms)
+
+
+def _lexeme(token: str) -> str:
+    """A token in the text form of a query, in which nothing but quotes and backslashes means anything."""
+    escaped = token.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"
+
+
+_BAD_PAGES = (
+    "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database() AND checksum_failures > 0"
+)
+_BAD_INDEXES = (
+    "SELECT pg_class.relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+    "WHERE NOT indisvalid AND pg_table_is_visible(indexrelid) ORDER BY relname"
+)
