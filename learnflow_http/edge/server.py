@@ -59,14 +59,32 @@ def serve(
     Addresses are seen by the application as they connect: X-Forwarded-For is its own to read. `on_started` is given
     the URLs at which the server answers. Raises ServeError when it cannot listen or the application does not start.
     """
-    edge = edge or Edge()
+    serve_at(listen(host, port), app, edge=edge or Edge(), on_started=on_started)
+
+
+def serve_at(
+    sockets: list[socket.socket],
+    app: Any,
+    *,
+    edge: Edge,
+    on_started: Callable[[list[str]], None] | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """`serve` at sockets that listen already, which it closes.
+
+    With a `lifeline` it is the worker of a supervisor, who sees to everything else: it stops at the first SIGTERM, as
+    often as that comes, and when the descriptor reads as ended, because the supervisor has.
+    """
     edge.limits = replace(edge.limits, connections=_allow_connections(edge.limits.connections))
-    sockets = listen(host, port)
     server = Server(app, edge)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, _on_signal, loop, server)
+        if lifeline is None:
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, _on_signal, loop, server)
+        else:
+            loop.add_signal_handler(signal.SIGTERM, server.stop)
+            loop.add_reader(lifeline, _on_end, loop, lifeline, server)
         runner.run(server.run(sockets, on_started))
 
 
@@ -95,9 +113,10 @@ class Server:
         if lifespan.should_exit:
             _close(sockets)
             raise ServeError("The application did not start; the log tells why.")
-        addresses = [_url(each) for each in sockets]
+        addresses = [url(each) for each in sockets]
         connect = partial(EdgeProtocol, self._config, self._state, lifespan.state, self._edge)
         loop = asyncio.get_running_loop()
+        waiting = [each.dup() for each in sockets]
         listeners = [await loop.create_server(connect, sock=each, backlog=_BACKLOG) for each in sockets]
         try:
             self._sweep()
@@ -110,6 +129,8 @@ class Server:
         finally:
             for listener in listeners:
                 listener.close()
+            for each in waiting:
+                await _let_in(each, connect)
             await self._drain()
             await lifespan.shutdown()
 
@@ -144,6 +165,15 @@ class Server:
         for connection in self._connections():
             connection.transport.abort()
         await asyncio.sleep(0)
+
+
+async def _let_in(listener: socket.socket, connect: Callable[[], EdgeProtocol]) -> None:
+    """Take the connections that wait at a socket, whose clients think that they are served, and close it."""
+    with listener, suppress(OSError):
+        listener.setblocking(False)
+        while True:
+            connection, _ = listener.accept()
+            await asyncio.get_running_loop().connect_accepted_socket(connect, connection)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -202,7 +232,8 @@ def _close(sockets: list[socket.socket]) -> None:
         each.close()
 
 
-def _url(listener: socket.socket) -> str:
+def url(listener: socket.socket) -> str:
+    """The address at which a listening socket is reached."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -224,4 +255,10 @@ def _on_signal(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     for number in _SIGNALS:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
+    server.stop()
+
+
+def _on_end(loop: asyncio.AbstractEventLoop, lifeline: int, server: Server) -> None:
+    loop.remove_reader(lifeline)
+    log.warning("the supervisor has ended, and this worker stops")
     server.stop()
