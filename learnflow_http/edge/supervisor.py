@@ -86,8 +86,8 @@ class Supervisor:
     def run(self, on_started: Callable[[], None]) -> None:
         """Start the workers, call `on_started` once all of them serve, and return when all have stopped.
 
-        At SIGTERM or SIGINT they stop gracefully; a second signal ends them and this process at once. Raises ServeError
-        when a worker cannot start to begin with, or later none can.
+        At SIGTERM or SIGINT they stop gracefully; a second signal ends them and this process at once. Closes the
+        sockets. Raises ServeError when a worker cannot start to begin with, or later none can.
         """
         with _heard() as signals:
             try:
@@ -104,6 +104,7 @@ class Supervisor:
                 self._kill()
                 raise
             finally:
+                self._stop_listening()
                 for end in self._lifeline:
                     os.close(end)
 
@@ -169,9 +170,13 @@ class Supervisor:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._kill_at = time.monotonic() + self._stop_s + _OVERTIME_S
-        for each in self._sockets:  # the workers have them too, and answer whoever waits there
-            each.close()
+        self._stop_listening()
         self._send(signal.SIGTERM)
+
+    def _stop_listening(self) -> None:
+        """The workers have the sockets too, and let in whoever waits there when it is their turn to stop."""
+        for each in self._sockets:
+            each.close()
 
     def _reap(self) -> None:
         for seat in self._seats:
