@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
@@ -35,6 +39,7 @@ _SWEEP_S: Final = 0.5
 _DRAIN_POLL_S: Final = 0.02
 _CANCEL_S: Final = 1.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SO_ATTACH_FILTER: Final = 26  # of Linux; Python has no name for it
 _NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _REASONS: Final = {
     errno.EADDRINUSE: "another program listens there already",
@@ -72,26 +77,29 @@ def serve_at(
 ) -> None:
     """`serve` at sockets that listen already, which it closes.
 
-    With a `lifeline` it is the worker of a supervisor, who sees to everything else: it stops at the first SIGTERM, as
-    often as that comes, and when the descriptor reads as ended, because the supervisor has.
+    With a `lifeline` it is the worker of a supervisor, who sees to signals: it stops when that descriptor reads as
+    ended, because the supervisor closed its end, or has ended itself.
     """
     edge.limits = replace(edge.limits, connections=_allow_connections(edge.limits.connections))
-    server = Server(app, edge)
+    server = Server(app, edge, shuts=lifeline is None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
         if lifeline is None:
             for number in _SIGNALS:
                 loop.add_signal_handler(number, _on_signal, loop, server)
         else:
-            loop.add_signal_handler(signal.SIGTERM, server.stop)
-            loop.add_reader(lifeline, _on_end, loop, lifeline, server)
+            loop.add_reader(lifeline, _on_end, loop, lifeline, server, os.getppid())
         runner.run(server.run(sockets, on_started))
 
 
 class Server:
-    """An ASGI application being served in an event loop that is already there; `serve` is this and the signals."""
+    """An ASGI application being served in an event loop that is already there; `serve` is this and the signals.
 
-    def __init__(self, app: Any, edge: Edge) -> None:
+    When it stops, it shuts its sockets, unless others go on to serve there.
+    """
+
+    def __init__(self, app: Any, edge: Edge, *, shuts: bool = True) -> None:
+        self._shuts = shuts
         self._config = Config(
             app, interface="asgi3", lifespan="on", ws="none", workers=1, log_config=None, log_level="warning",
             access_log=False, proxy_headers=False, server_header=False,
@@ -127,6 +135,8 @@ class Server:
                     await asyncio.wait_for(self._stop.wait(), self._sweep_s)
                 self._sweep()
         finally:
+            if self._shuts:
+                shut(waiting)
             for listener in listeners:
                 listener.close()
             for each in waiting:
@@ -165,6 +175,22 @@ class Server:
         for connection in self._connections():
             connection.transport.abort()
         await asyncio.sleep(0)
+
+
+def shut(listeners: Iterable[socket.socket]) -> None:
+    """Let nobody wait at these sockets any more, where the system can do that (Linux); who waits already, still does.
+
+    A connection that comes between the last look at a socket and its closing is reset, though its client thinks that
+    it is served. So from here on packets for the socket itself are dropped by a filter, which also every other process
+    finds that has the socket; established connections have sockets of their own.
+    """
+    if sys.platform != "linux":
+        return
+    keep_nothing = array("B", struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K, of 0 bytes
+    program = struct.pack("HP", 1, keep_nothing.buffer_info()[0])
+    for listener in listeners:
+        with suppress(OSError):  # as where a sandbox forbids it: then a few microseconds remain in which it can happen
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 async def _let_in(listener: socket.socket, connect: Callable[[], EdgeProtocol]) -> None:
@@ -258,7 +284,8 @@ def _on_signal(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     server.stop()
 
 
-def _on_end(loop: asyncio.AbstractEventLoop, lifeline: int, server: Server) -> None:
+def _on_end(loop: asyncio.AbstractEventLoop, lifeline: int, server: Server, supervisor: int) -> None:
     loop.remove_reader(lifeline)
-    log.warning("the supervisor has ended, and this worker stops")
+    if os.getppid() != supervisor:
+        log.warning("the supervisor has ended, and so does this worker")
     server.stop()

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
-from learnflow_http.edge.server import ServeError
+from learnflow_http.edge.server import ServeError, shut
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ MAX_FAILURES: Final = 5
 
 
 class Link(NamedTuple):
-    """What a worker has of its supervisor: `lifeline` is a descriptor that reads as ended when the supervisor has, and
+    """What a worker has of its supervisor: `lifeline` is a descriptor that reads as ended when it is time to stop, and
     `report` one to tell it by."""
 
     lifeline: int
@@ -67,8 +67,11 @@ class _Seat:
 class Supervisor:
     """Runs `work` in `workers` processes until it is told to stop, and replaces those that end before.
 
-    `work` serves at the `sockets` until SIGTERM, or until its link's lifeline ends. What it raises as ServeError is the
-    reason told why it did not start. `stop_s` is how long a worker may take to stop.
+    `work` serves at the `sockets` until its link's lifeline ends. What it raises as ServeError is the reason told why
+    it did not start. `stop_s` is how long a worker may take to stop.
+
+    Workers ignore SIGTERM and SIGINT: Ctrl-C and service managers send these to every process, and who stopped before
+    the others know would leave connections to nobody.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Supervisor:
         self._sockets = sockets
         self._stop_s = stop_s
         self._seats = [_Seat() for _ in range(workers)]
-        self._lifeline = os.pipe()
+        self._lifeline = socket.socketpair()
         self._is_started = False
         self._failures = 0
         self._kill_at: float | None = None  # set while the workers stop
@@ -104,9 +107,8 @@ class Supervisor:
                 self._kill()
                 raise
             finally:
-                self._stop_listening()
-                for end in self._lifeline:
-                    os.close(end)
+                self._let_go()
+                self._lifeline[0].close()
 
     def _start_those_due(self) -> None:
         now = time.monotonic()
@@ -130,11 +132,10 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             for number in _HEARD:
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; it is the supervisor's to answer
+                signal.signal(number, signal.SIG_IGN if number in _STOPS else signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-            os.close(self._lifeline[1])
-            self._work(Link(self._lifeline[0], report))
+            self._lifeline[1].close()
+            self._work(Link(self._lifeline[0].fileno(), report))
             status = 0
         except ServeError as error:
             os.write(report, str(error).encode())
@@ -170,12 +171,12 @@ class Supervisor:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._kill_at = time.monotonic() + self._stop_s + _OVERTIME_S
-        self._stop_listening()
-        self._send(signal.SIGTERM)
+        shut(self._sockets)
+        self._let_go()
 
-    def _stop_listening(self) -> None:
-        """The workers have the sockets too, and let in whoever waits there when it is their turn to stop."""
-        for each in self._sockets:
+    def _let_go(self) -> None:
+        """Close the sockets, where the workers let in who waits, and the lifeline, which tells them to."""
+        for each in (*self._sockets, self._lifeline[1]):
             each.close()
 
     def _reap(self) -> None:
@@ -203,16 +204,11 @@ class Supervisor:
         seat.due = now + seat.pause_s
         log.warning("a worker ended, and is replaced", extra={"worker": pid, "how": how, "pause_s": seat.pause_s})
 
-    def _send(self, number: int) -> None:
-        for seat in self._seats:
-            if seat.pid:
-                os.kill(seat.pid, number)  # it is reaped by nobody else, so the number is still its own
-
     def _kill(self) -> None:
         """End what is left of the workers, and wait for it."""
-        self._send(signal.SIGKILL)
         for seat in self._seats:
             if seat.pid:
+                os.kill(seat.pid, signal.SIGKILL)  # nobody else reaps it, so the number is still its own
                 os.waitpid(seat.pid, 0)
                 os.close(seat.report)
                 seat.pid = 0
