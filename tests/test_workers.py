@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -124,6 +125,21 @@ def test_a_revoked_key_and_a_changed_plan_are_seen_by_every_worker_within_a_seco
         wait_until(all_know, seconds=1)
         for connection in connections:
             connection.close()
+
+
+def test_a_reply_given_below_the_app_tells_of_the_limit_that_all_workers_share(school: Operator) -> None:
+    with workers(2, "--database", school.url) as fleet:
+        client = Connection(fleet.address)
+        for _ in range(STARTER // 3):
+            assert client.get("/v1/courses").status == 200
+        client.close()
+        told = set()
+        for _ in range(8):
+            with socket.create_connection(("127.0.0.1", urlsplit(fleet.address).port or 0)) as raw:
+                raw.sendall(b"?\r\n\r\n")
+                told |= set(re.findall(rb"x-ratelimit-remaining: (\d+)", raw.makefile("rb").read()))
+        assert told <= {b"20", b"21", b"22"}
+        assert told
 
 
 def test_the_demo_is_made_and_told_once(tmp_path: Path) -> None:
