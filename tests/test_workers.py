@@ -166,8 +166,8 @@ def test_what_keeps_workers_from_starting_is_said_once(tmp_path: Path) -> None:
 # What the supervisor does, shown with workers that do what is needed for it
 
 
-def supervised(work: str, *, then: str = "") -> list[str]:
-    """A program that runs this as the work of two workers."""
+def supervised(work: str, *, first: str = "") -> list[str]:
+    """A program that runs this as the work of two workers, and something else first."""
     program = f"""
 import os, signal, sys
 from pathlib import Path
@@ -176,6 +176,7 @@ from learnflow_http.edge import Edge, Limits, server, supervisor
 from tests.edge import app
 logs.configure("json", "info")
 supervisor.FIRST_PAUSE_S = 0.01
+{first}
 sockets = server.listen("127.0.0.1", 0)
 told = [server.url(each) for each in sockets]
 def serve(link):
@@ -208,6 +209,24 @@ def test_workers_that_end_again_and_again_are_replaced_after_longer_and_longer_p
     assert pauses[:2] == [0.01, 0.01]
     assert sorted(pauses) == pauses
     assert max(pauses) >= 0.16
+
+
+def test_a_machine_that_has_no_process_left_is_asked_again() -> None:
+    failing = """
+fork, left = os.fork, [None, None, BlockingIOError(11, "Try again"), BlockingIOError(11, "Try again")]
+def fork_or_fail():
+    error = left.pop(0) if left else None
+    if error:
+        raise error
+    return fork()
+os.fork = fork_or_fail"""
+    with running(*supervised("link.serves(); os._exit(3)", first=failing)) as fleet:
+        wait_until(lambda: len(fleet.said("a worker ended, and is replaced")) >= 6)
+        os.kill(fleet.process.pid, signal.SIGTERM)
+        assert fleet.status() == 0
+    how = [record["how"] for record in fleet.said("a worker ended, and is replaced")]
+    assert how.count("no process: Try again") == 2
+    assert how[-1] == "status 3"
 
 
 def test_the_supervisor_gives_up_when_workers_served_once_and_cannot_start_any_more(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ class _Seat:
     pause_s: float = 0.0
     due: float = 0.0
 
+    def leave(self) -> None:
+        """Be empty: the worker has ended."""
+        os.close(self.report)
+        self.pid, self.serves = 0, False
+
 
 class Supervisor:
     """Runs `work` in `workers` processes until it is told to stop, and replaces those that end before.
@@ -118,14 +123,18 @@ class Supervisor:
 
     def _start(self, seat: _Seat) -> None:
         report, end = os.pipe()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # until the child has left the parent's handlers behind
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(end)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-        os.close(end)
         os.set_blocking(report, False)
-        seat.pid, seat.report, seat.serves, seat.told, seat.since = pid, report, False, b"", time.monotonic()
+        seat.pid, seat.report, seat.serves, seat.told, seat.since = 0, report, False, b"", time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # until the child has left the parent's handlers behind
+        try:
+            seat.pid = os.fork()
+            if seat.pid == 0:
+                self._be_worker(end)
+        except OSError as error:
+            self._replace(seat, f"no process: {error.strerror}")
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+            os.close(end)
 
     def _be_worker(self, report: int) -> NoReturn:
         status = 1
@@ -188,16 +197,19 @@ class Supervisor:
 
     def _on_end(self, seat: _Seat, status: int) -> None:
         self._listen(seat)
-        os.close(seat.report)
-        pid, seat.pid = seat.pid, 0
-        served, seat.serves = seat.serves, False
-        if self._kill_at is not None:
-            return
-        how = signal.Signals(-status).name if status < 0 else f"status {status}"
+        if self._kill_at is None:
+            self._replace(seat, signal.Signals(-status).name if status < 0 else f"status {status}")
+        else:
+            seat.leave()
+
+    def _replace(self, seat: _Seat, how: str) -> None:
+        """Have another worker in the place of one that ended like that, in a while. ServeError when that is no use."""
+        pid, served, told = seat.pid, seat.serves, seat.told.decode(errors="replace")
+        seat.leave()
         self._failures += not served
         nobody = not any(each.serves for each in self._seats)
         if not served and (not self._is_started or (nobody and self._failures >= MAX_FAILURES)):
-            raise ServeError(seat.told.decode(errors="replace") or f"A worker ended with {how} before it served.")
+            raise ServeError(told or f"A worker ended with {how} before it served.")
         now = time.monotonic()
         steady = served and now - seat.since >= STEADY_S
         seat.pause_s = 0.0 if steady else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * seat.pause_s))
@@ -210,8 +222,7 @@ class Supervisor:
             if seat.pid:
                 os.kill(seat.pid, signal.SIGKILL)  # nobody else reaps it, so the number is still its own
                 os.waitpid(seat.pid, 0)
-                os.close(seat.report)
-                seat.pid = 0
+                seat.leave()
 
 
 @contextmanager

@@ -13,8 +13,15 @@ from learnflow_core.limiter import Decision, Decisions, Quota, Refund, Reset
 from learnflow_core.limiter.bucket import given_back, settled, take
 from learnflow_core.limiter.checks import check, check_key, check_names, never_fits
 from learnflow_core.limiter.decision import BareDecision, PlainDecision
-from storage_backends.shared_memory import table as tables
-from storage_backends.shared_memory.table import ERA, ID_BYTES, KEY_BYTES, OVERFLOW_HITS, SHARED_WIDTH, Table
+from storage_backends.shared_memory.table import (
+    ERA,
+    ID_BYTES,
+    KEY_BYTES,
+    OVERFLOW_HITS,
+    SHARED_WIDTH,
+    inherited,
+    named,
+)
 
 _LONG_AGO: Final = 2**62
 """Words count from so many nanoseconds before the clock's zero: one never written to is a bucket full for ages."""
@@ -55,8 +62,8 @@ class SharedMemoryLimiter:
 
     Without a `path` they are shared with the processes that this one forks later. With one, they are in that file, and
     shared with every process of the same user that names it; keep it where nothing goes to a disk and a restart of the
-    machine removes it, such as `/dev/shm`. The file has its whole size from the start, and is as much of a secret as
-    the limits are: who writes to it, changes them.
+    machine removes it, such as `/dev/shm`. The file has its whole size from the start. Whoever writes to it changes
+    the limits, and a process that opens it in another way and closes it may let go of the lock.
 
     Decisions are exact under threads and processes: one is made after the other. A process that is killed takes
     nothing with it, whatever it was doing: the others go on, and at worst the request that it was deciding has taken
@@ -91,8 +98,8 @@ class SharedMemoryLimiter:
                 raise TypeError(f"{name}: an int is needed, not {type(value).__name__}")
         if max_buckets < 1 or overflow_buckets < 1:
             raise ValueError("max_buckets, overflow_buckets: each must be at least 1")
-        opened = (max_buckets, overflow_buckets)
-        self._table: Table = tables.inherited(*opened) if path is None else tables.named(path, *opened)
+        sizes = (max_buckets, overflow_buckets)
+        self._table = inherited(*sizes) if path is None else named(path, *sizes)
         self._clock = clock
         self._plan: tuple[Sequence[Quota], Terms] = ((), ())
         self._plans: dict[int, tuple[Sequence[Quota], Terms]] = {}
@@ -272,8 +279,7 @@ class SharedMemoryLimiter:
         return PlainDecision(key, quotas, cost, instant, levels, after is not None)
 
     def _refund(self, decision: Decision) -> Refund:
-        mine = isinstance(decision, BareDecision) and decision.receipt is self._current_receipt()
-        if not isinstance(decision, BareDecision) or not mine:
+        if not isinstance(decision, BareDecision) or decision.receipt is not self._current_receipt():
             return Refund(False)
         decision.receipt = None
         now, digest = self._clock() + _LONG_AGO, self._digest(decision.key)
