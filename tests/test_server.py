@@ -15,23 +15,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from uvicorn.server import ServerState
 
 from learnflow_http.edge import Edge, Limits
 from learnflow_http.edge import server as server_module
-from learnflow_http.edge.protocol import MAX_TURNED_AWAY, EdgeProtocol
+from learnflow_http.edge.protocol import MAX_TURNED_AWAY
 from learnflow_http.edge.server import ServeError, Server, listen
 from tests.edge import (
     HELLO,
     LIMITS,
     Running,
-    app,
     assert_refused,
     head,
     impatient,
@@ -174,19 +171,20 @@ def test_stopping_answers_the_request_that_crosses_with_it_on_an_open_connection
             assert read_reply(each).headers["connection"] == "close"
 
 
-async def test_who_waits_at_a_socket_that_stops_listening_is_let_in() -> None:
-    [listener] = listen("127.0.0.1", 0)
-    edge, address = Edge(LIMITS), listener.getsockname()
-    with socket.create_connection(address) as client:
-        client.sendall(HELLO)
-        config = Server(app, edge)._config
-        state = ServerState()
-        await server_module._let_in(listener, partial(EdgeProtocol, config, state, {}, edge))
-        assert (await asyncio.to_thread(read_reply, client)).status == 200
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address)
-        for connection in state.connections.copy():
-            connection.shutdown()
+@pytest.mark.usefixtures("quiet")
+def test_stopping_answers_who_connected_at_the_last_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[socket.socket] = []
+
+    def connect_now(listeners: list[socket.socket]) -> None:
+        late.append(socket.create_connection(listeners[0].getsockname()))
+        late[0].sendall(HELLO)
+
+    monkeypatch.setattr(server_module, "shut", connect_now)
+    with impatient() as server:
+        server.stop()
+    with late[0] as client:
+        reply = read_reply(client)
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no such filter")
