@@ -32,7 +32,6 @@ from storage_backends.shared_memory import SharedMemoryLimiter
 from storage_backends.valkey import AsyncLeasedValkeyLimiter, AsyncValkeyLimiter
 
 __all__ = [
-    "AnyLimiter",
     "LocalLimiter",
     "UnusableDatabaseError",
     "create_app",

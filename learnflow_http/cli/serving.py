@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from learnflow_core.limiter import headers
 from learnflow_http import logs, openapi
-from learnflow_http.app import AnyLimiter, LocalLimiter, create_app, limiter_for, open_services
+from learnflow_http.app import LocalLimiter, create_app, limiter_for, open_services
 from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
 from learnflow_http.cli.common import (
@@ -39,10 +39,11 @@ logger = logging.getLogger("learnflow.cli")
 class Application:
     """The ASGI app together with what it is made of, which lives as long as the app's lifespan and in its event loop.
 
-    With `demo`, the demo's data is seen to before the first request, and `tour` then tells how to use it.
+    A `limiter` is one that other processes share; without one, it is made. With `demo`, the demo's data is seen to
+    before the first request, and `tour` then tells how to use it.
     """
 
-    def __init__(self, settings: Settings, limiter: AnyLimiter, *, demo: bool = False) -> None:
+    def __init__(self, settings: Settings, *, limiter: LocalLimiter | None = None, demo: bool = False) -> None:
         self.tour: demo_data.Tour | None = None
         self._settings = settings
         self._limiter = limiter
@@ -106,9 +107,10 @@ def serve(settings: Settings, *, demo: bool) -> None:
     try:
         sockets = server.listen(settings.host, settings.port)
         if settings.workers == 1:
-            _serve_alone(settings, limiter, sockets, demo=demo)
+            _serve_alone(settings, sockets, demo=demo)
         else:
-            _supervise(settings, limiter, sockets, demo=demo)
+            shared = limiter if isinstance(limiter, LocalLimiter) else None
+            _supervise(settings, shared, sockets, demo=demo)
     except server.ServeError as error:
         raise click.ClickException(str(error)) from error
 
@@ -123,9 +125,9 @@ def _check_database(settings: Settings) -> None:
     check() if settings.workers == 1 else apart(check)
 
 
-def _serve_alone(settings: Settings, limiter: AnyLimiter, sockets: list[socket.socket], *, demo: bool) -> None:
+def _serve_alone(settings: Settings, sockets: list[socket.socket], *, demo: bool) -> None:
     """Serve in this process."""
-    app = Application(settings, limiter, demo=demo)
+    app = Application(settings, demo=demo)
 
     def tell(addresses: list[str]) -> None:
         _tell(addresses, "" if app.tour is None else app.tour.text(addresses[0]))
@@ -133,13 +135,16 @@ def _serve_alone(settings: Settings, limiter: AnyLimiter, sockets: list[socket.s
     server.serve_at(sockets, app, edge=_edge(settings, app), on_started=tell)
 
 
-def _supervise(settings: Settings, limiter: AnyLimiter, sockets: list[socket.socket], *, demo: bool) -> None:
-    """Serve in processes of their own, which this one minds. What is done once is done before there are any."""
+def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[socket.socket], *, demo: bool) -> None:
+    """Serve in processes of their own, which this one minds. What is done once is done before there are any.
+
+    The limiter is the one that they share by memory; one behind a network is each worker's own.
+    """
     addresses = [server.url(each) for each in sockets]
 
     def work(link: Link) -> None:
         logs.configure(settings.log_format, settings.log_level, pid=os.getpid())
-        app = Application(settings, limiter)
+        app = Application(settings, limiter=limiter)
         edge = _edge(settings, app)
         server.serve_at(sockets, app, edge=edge, on_started=lambda _: link.serves(), lifeline=link.lifeline)
 

@@ -81,7 +81,7 @@ def serve_at(
     ended, because the supervisor closed its end, or has ended itself.
     """
     edge.limits = replace(edge.limits, connections=_allow_connections(edge.limits.connections))
-    server = Server(app, edge, shuts=lifeline is None)
+    server = Server(app, edge)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
         if lifeline is None:
@@ -93,13 +93,9 @@ def serve_at(
 
 
 class Server:
-    """An ASGI application being served in an event loop that is already there; `serve` is this and the signals.
+    """An ASGI application being served in an event loop that is already there; `serve` is this and the signals."""
 
-    When it stops, it shuts its sockets, unless others go on to serve there.
-    """
-
-    def __init__(self, app: Any, edge: Edge, *, shuts: bool = True) -> None:
-        self._shuts = shuts
+    def __init__(self, app: Any, edge: Edge) -> None:
         self._config = Config(
             app, interface="asgi3", lifespan="on", ws="none", workers=1, log_config=None, log_level="warning",
             access_log=False, proxy_headers=False, server_header=False,
@@ -135,7 +131,7 @@ class Server:
                     await asyncio.wait_for(self._stop.wait(), self._sweep_s)
                 self._sweep()
         finally:
-            if self._shuts:
+            if self._stop.is_set():  # not after a failure, which is this process's alone
                 shut(waiting)
             for listener in listeners:
                 listener.close()
