@@ -247,7 +247,7 @@ def test_a_file_of_somebody_else_and_a_link_to_one_are_refused(tmp_path: Path, m
 
 
 def test_as_many_buckets_as_the_cap_have_places_of_their_own_but_for_a_few() -> None:
-    limiter = SharedMemoryLimiter(max_buckets=20_000)
+    limiter = SharedMemoryLimiter(clock=Clock(), max_buckets=20_000)
     for number in range(10_000):
         assert limiter.hit(f"key {number}", MINUTE_AND_DAY).remaining in (298, 299)
     assert limiter.overflow_hits < 10
