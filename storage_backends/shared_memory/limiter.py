@@ -201,11 +201,12 @@ class SharedMemoryLimiter:
         return digest.digest()
 
     def _learn(self, quotas: Sequence[Quota]) -> Terms:
-        """Check a plan, and remember it by identity, so that those in use need not be checked at each decision."""
+        """Check a plan to take by, and remember it by identity, so that those in use need not be checked each time."""
         plan = self._plans.get(id(quotas))
         if plan is None or plan[0] is not quotas:
             check_names(quotas)
-            plan = quotas, [(quota, self._table.name_digest(quota.bucket)) for quota in quotas]
+            plan = quotas, self._terms(quotas)
+            self._table.alone(self._note, plan[1])
             if type(quotas) is not tuple:  # what can change is checked each time
                 return plan[1]
             if len(self._plans) >= _PLANS:
@@ -213,6 +214,13 @@ class SharedMemoryLimiter:
             self._plans[id(quotas)] = plan
         self._plan = plan
         return plan[1]
+
+    def _terms(self, quotas: Sequence[Quota]) -> Terms:
+        return [(quota, self._table.name_digest(quota.bucket)) for quota in quotas]
+
+    def _note(self, terms: Terms) -> None:
+        for quota, name in terms:
+            self._table.note_longest(name, quota.longest_ns)
 
     def _hit_carefully(
         self, key: str, digest: bytes, quotas: Sequence[Quota], terms: Terms, cost: int, instant: int
@@ -238,16 +246,17 @@ class SharedMemoryLimiter:
         buckets: list[_Bucket] = []
         after: list[int] = []
         for quota, name in terms:
-            bucket = self._bucket(digest, name, now, quota.longest_ns, [each.word for each in buckets])
+            bucket = self._bucket(digest, quota, name, now, [each.word for each in buckets])
             buckets.append(bucket)
             full_at = take(bucket.level, now, cost * quota.interval_ns, quota.capacity_ns)
             if full_at is not None and bucket.word is not None:
                 after.append(full_at)
         return buckets, after if len(after) == len(buckets) else None
 
-    def _bucket(self, digest: bytes, name: bytes, now: int, longest: int, among: list[int | None]) -> _Bucket:
+    def _bucket(self, digest: bytes, quota: Quota, name: bytes, now: int, among: list[int | None]) -> _Bucket:
         """A key's bucket: its own, or the shared one that stands for it as long as it has none, or a full one."""
         table = self._table
+        longest = table.longest(name) or 2 * quota.period_ns  # no plan of that period can owe more than twice as much
         start, width, own_id = table.start(digest), table.width, digest + name
         own = table.find(start, width, own_id)
         if own is not None and table.words[own] > now:
@@ -260,7 +269,7 @@ class SharedMemoryLimiter:
             return _Bucket(level, start, width, room, own_id, False, level > now)
         if shared is None:
             shared = table.free_place(shared_start, SHARED_WIDTH, now, among)
-            level = now if shared is not None else now + longest
+            level = now if shared is not None else now + quota.longest_ns
         return _Bucket(level, shared_start, SHARED_WIDTH, shared, shared_id, True, level > now)
 
     def _settled(self, word: int, now: int, longest: int) -> int:
@@ -273,8 +282,7 @@ class SharedMemoryLimiter:
 
     def _peek(self, key: str, quotas: Sequence[Quota], cost: int) -> Decision:
         instant = self._clock()
-        terms = self._plan[1] if quotas is self._plan[0] else self._learn(quotas)
-        buckets, after = self._consider(self._digest(key), terms, cost, instant + _LONG_AGO)
+        buckets, after = self._consider(self._digest(key), self._terms(quotas), cost, instant + _LONG_AGO)
         levels = [bucket.level - _LONG_AGO for bucket in buckets]
         return PlainDecision(key, quotas, cost, instant, levels, after is not None)
 
@@ -299,8 +307,8 @@ class SharedMemoryLimiter:
     def _own(self, digest: bytes, quotas: Sequence[Quota]) -> Iterator[tuple[Quota, int]]:
         """The places of a key's own buckets, where it has any."""
         start, width = self._table.start(digest), self._table.width
-        for quota in quotas:
-            place = self._table.find(start, width, digest + self._table.name_digest(quota.bucket))
+        for quota, name in self._terms(quotas):
+            place = self._table.find(start, width, digest + name)
             if place is not None:
                 yield quota, place
 

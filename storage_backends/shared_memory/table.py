@@ -48,6 +48,8 @@ SHARED_WIDTH: Final = 16
 _PLACE_BYTES: Final = ID_BYTES + 8
 _HEAD_BYTES: Final = 4_096
 _SECRET: Final = slice(32, 48)
+_NAMES: Final = 8
+"""The word from which on the head has, for each name and period of a quota, its digest and the longest debt."""
 _MADE: Final = b"limits 1"
 _OTHER_SIZES: Final = "the table was made for other numbers of buckets"
 _TURN: Final = "turn"
@@ -92,6 +94,31 @@ class Table:
     def name_digest(self, name: str) -> bytes:
         """The end of an id: of a quota's name and period."""
         return blake2b(name.encode(), key=self.memory[_SECRET], digest_size=NAME_BYTES).digest()
+
+    def note_longest(self, name: bytes, longest: int) -> None:
+        """Remember the longest debt that a plan can make under a quota's name and period. For who has the turn.
+
+        Beyond the names that the head has room for, nothing is remembered.
+        """
+        number = int.from_bytes(name, sys.byteorder, signed=True)
+        for at in range(_NAMES, _HEAD_BYTES // 8, 2):
+            if self.words[at] == number:
+                self.words[at + 1] = max(self.words[at + 1], longest)
+                return
+            if not self.words[at]:
+                self.words[at + 1] = longest
+                self.words[at] = number  # the last, so that who is killed before it has noted nothing
+                return
+
+    def longest(self, name: bytes) -> int | None:
+        """The longest debt of all plans, of every process, that were noted under this name and period."""
+        number = int.from_bytes(name, sys.byteorder, signed=True)
+        for at in range(_NAMES, _HEAD_BYTES // 8, 2):
+            if self.words[at] == number:
+                return self.words[at + 1]
+            if not self.words[at]:
+                break
+        return None
 
     def start(self, digest: bytes) -> int:
         """Where the set of the key with this digest begins."""
