@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -222,6 +224,46 @@ def test_a_reset_in_one_process_ends_the_refunds_of_every_other() -> None:
     assert status_of(forked(lambda: bool(limiter.reset("another key", PLAN)) and 0)) == 0
     assert not limiter.refund(kept[1])
     assert limiter.refund(limiter.hit("key", PLAN))
+
+
+def test_the_debt_that_one_process_made_is_not_cut_by_the_plan_of_another() -> None:
+    limiter = SharedMemoryLimiter(clock=Clock())
+    looser, tighter = (Quota.per_minute(700),), (Quota.per_minute(300),)
+    assert looser[0].longest_ns > tighter[0].longest_ns
+    assert status_of(forked(lambda: not limiter.hit("key", looser, 700))) == 0
+    assert not limiter.peek("key", tighter)
+    assert not limiter.hit("key", tighter)
+    assert limiter.peek("key", looser).retry_after_ns == looser[0].interval_ns
+
+
+def test_with_more_names_than_are_noted_a_clock_that_steps_back_still_locks_nobody_out_for_long() -> None:
+    clock = Clock(10**15)
+    limiter = SharedMemoryLimiter(clock=clock)
+    plans = [(Quota.per_minute(2, name=f"n{number}"),) for number in range(300)]
+    for number, plan in enumerate(plans):
+        assert limiter.hit(f"key {number}", plan, 2)
+    clock.now -= 3_600 * SECOND
+    waits = [limiter.peek(f"key {number}", plan).reset_after_ns for number, plan in enumerate(plans)]
+    assert waits[0] == 60 * SECOND
+    assert set(waits) == {60 * SECOND, 120 * SECOND}
+
+
+def test_a_limiter_that_is_asked_by_its_own_clock_says_so_and_holds_up_nobody() -> None:
+    limiter = SharedMemoryLimiter()
+    limiter._clock = lambda: limiter.hit("key", PLAN).now_ns
+    with pytest.raises(RuntimeError, match="asked by its own clock"):
+        limiter.hit("key", PLAN)
+    limiter._clock = time.monotonic_ns
+    assert status_of(forked(lambda: not limiter.hit("key", PLAN))) == 0
+
+
+def test_a_limiter_is_true_and_cannot_be_copied() -> None:
+    limiter = SharedMemoryLimiter()
+    assert limiter
+    assert not len(limiter)
+    for way in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            way(limiter)
 
 
 def test_a_file_that_was_not_finished_is_made_again_and_one_of_other_sizes_refused(tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fcntl import LOCK_EX, LOCK_UN, lockf
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 from weakref import WeakSet
 
 from learnflow_core.limiter import Decision, Decisions, Quota, Refund, Reset
 from learnflow_core.limiter.bucket import given_back, settled, take
-from learnflow_core.limiter.checks import check, check_key, check_names, never_fits
+from learnflow_core.limiter.checks import check, check_fits, check_key, check_keys, check_names
 from learnflow_core.limiter.decision import BareDecision, PlainDecision
+from learnflow_core.limiter.memory import checked_clock
+from learnflow_core.limiter.turns import TURN, wait
 from storage_backends.shared_memory.table import (
     ERA,
     ID_BYTES,
@@ -27,7 +29,6 @@ _LONG_AGO: Final = 2**62
 """Words count from so many nanoseconds before the clock's zero: one never written to is a bucket full for ages."""
 
 _PLANS: Final = 1_024
-_TURN: Final = "turn"
 
 Terms = Sequence[tuple[Quota, bytes]]
 
@@ -74,11 +75,12 @@ class SharedMemoryLimiter:
     nobody can find two that share a bucket. There is room for `max_buckets` buckets that owe; above that, unknown keys
     share `overflow_buckets` more for each name and period of a quota, as in `MemoryLimiter`, and `overflow_hits`
     counts the decisions over shared ones, those of all processes. Chance may bring that about a little earlier, for
-    one key in ten thousand. A bucket that owes is never forgotten; with more than 16 names of quotas in use when the
-    table is full, unknown keys may be refused.
+    one key in ten thousand; and one key has room for 64. A bucket that owes is never forgotten; with more than 16 names
+    of quotas in use when the table is full, unknown keys may be refused.
 
-    Refunds are for the process that made the decision. `clock` gives whole nanoseconds and must be one that all the
-    processes share, as `time.monotonic_ns` is on Linux and macOS; what holds for it, holds as in `MemoryLimiter`.
+    Refunds are for the process that made the decision. `clock` must be one that all the processes share, as
+    `time.monotonic_ns` is on Linux and macOS; else it is as in `MemoryLimiter`. The slowest plan of a name and period,
+    which bounds the wait after a clock stepped back, is that of all processes.
 
     Raises OSError for a file that is not to be had, ValueError for one that was made with other numbers.
     """
@@ -93,18 +95,27 @@ class SharedMemoryLimiter:
         max_buckets: int = 100_000,
         overflow_buckets: int = 4_096,
     ) -> None:
-        for name, value in (("clock", clock()), ("max_buckets", max_buckets), ("overflow_buckets", overflow_buckets)):
+        self._clock = checked_clock(clock)
+        self._clock()
+        for name, value in (("max_buckets", max_buckets), ("overflow_buckets", overflow_buckets)):
             if type(value) is not int:
                 raise TypeError(f"{name}: an int is needed, not {type(value).__name__}")
         if max_buckets < 1 or overflow_buckets < 1:
             raise ValueError("max_buckets, overflow_buckets: each must be at least 1")
         sizes = (max_buckets, overflow_buckets)
         self._table = inherited(*sizes) if path is None else named(path, *sizes)
-        self._clock = clock
         self._plan: tuple[Sequence[Quota], Terms] = ((), ())
         self._plans: dict[int, tuple[Sequence[Quota], Terms]] = {}
         self._receipt = _Receipt(self._table.words[ERA])
         _limiters.add(self)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a SharedMemoryLimiter cannot be copied or pickled: processes share it by a fork, or by its path"
+        )
 
     @property
     def overflow_hits(self) -> int:
@@ -115,30 +126,31 @@ class SharedMemoryLimiter:
         """How many buckets owe, shared ones too. It looks at the whole table: for tests, and once in a while."""
         return self._table.owing(self._clock() + _LONG_AGO)
 
-    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:  # noqa: C901 - calls cost time
+    def hit(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:  # noqa: C901, PLR0912, PLR0915 - calls cost time
         """Take `cost` tokens from each of the key's quotas, or none from any of them; see `Limiter`."""
-        if type(cost) is not int or cost < 1 or type(key) is not str:
+        if type(cost) is not int or cost < 1:
             check(key, quotas, cost)
+        if type(key) is not str:
+            key = check_key(key)
         plan = self._plan
         terms = plan[1] if quotas is plan[0] else self._learn(quotas)
         digest = self._digest(key)
         table = self._table
-        free, fd, words, memory = table.free, table.fd, table.words, table.memory
-        while True:  # as in Table.alone(); it, find() and write() are written out, since calls cost time
-            try:
-                del free[_TURN]
-            except KeyError:
-                time.sleep(0)
-            else:
-                break
+        fd, words, memory = table.fd, table.words, table.memory
+        free, taken = table.turn.free, None
         try:
+            while taken is None:  # as in Turn.alone(); it, find() and write() are written out, since calls cost time
+                try:
+                    del free[TURN]; taken = free  # fmt: skip  # noqa: E702
+                except KeyError:
+                    wait(free)
             lockf(fd, LOCK_EX)
             instant = self._clock()
             now = instant + _LONG_AGO
             start = table.start(digest)
             end = start + table.width * ID_BYTES
             ids, first = memory[start:end], end // 8
-            places, taken = [], []
+            places, after = [], []
             for quota, name in terms:
                 at = ids.find(digest + name)
                 if at < 0:
@@ -153,36 +165,35 @@ class SharedMemoryLimiter:
                 if full_at - now > quota.capacity_ns:
                     return self._hit_carefully(key, digest, quotas, terms, cost, instant)
                 places.append(place)
-                taken.append(full_at)
-            for place, full_at in zip(places, taken):  # noqa: B905 - of one length
+                after.append(full_at)
+            for place, full_at in zip(places, after):  # noqa: B905 - of one length
                 words[place] = full_at
             decision = BareDecision()
             decision.key = key
             decision.quotas = quotas
             decision.cost = cost
             decision.now_ns = instant
-            decision.full_at_ns = [full_at - _LONG_AGO for full_at in taken]
+            decision.full_at_ns = [full_at - _LONG_AGO for full_at in after]
             decision.allowed = True
             decision.receipt = self._receipt if self._receipt.era == words[ERA] else self._current_receipt()
             return decision
         finally:
-            try:
-                lockf(fd, LOCK_UN)
-            finally:
-                free[_TURN] = True
+            if taken is not None:
+                try:
+                    lockf(fd, LOCK_UN)
+                finally:
+                    free[TURN] = True
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
         """One `hit` for each of the keys, in their order; see `Limiter`. If one is no str, none is made."""
-        keys = [*keys]
+        keys = check_keys(keys)
         check("", quotas, cost)
-        for key in keys:
-            check_key(key)
         return Decisions([self.hit(key, quotas, cost) for key in keys])
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """What `hit` would answer now, without taking anything; see `Limiter`."""
         check(key, quotas, cost)
-        return self._table.alone(self._peek, key, quotas, cost)
+        return self._table.alone(self._peek, check_key(key), quotas, cost)
 
     def refund(self, decision: Decision) -> Refund:
         """Give back what an allowed decision of this limiter, made in this process, took, once; as `MemoryLimiter`.
@@ -193,7 +204,7 @@ class SharedMemoryLimiter:
 
     def reset(self, key: str, quotas: Sequence[Quota]) -> Reset:
         """Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."""
-        return self._table.alone(self._reset, key, quotas)
+        return self._table.alone(self._reset, check_key(key), quotas)
 
     def _digest(self, key: str) -> bytes:
         digest = self._table.key_digest.copy()
@@ -226,9 +237,7 @@ class SharedMemoryLimiter:
         self, key: str, digest: bytes, quotas: Sequence[Quota], terms: Terms, cost: int, instant: int
     ) -> Decision:
         """Decide for a key that has not a bucket of its own for every quota, or refuse."""
-        for quota in quotas:
-            if cost > quota.burst:
-                raise never_fits(quota)
+        check_fits(quotas, cost)
         table = self._table
         buckets, after = self._consider(digest, terms, cost, instant + _LONG_AGO)
         if any(bucket.is_shared if after else bucket.owes_for_others for bucket in buckets):
@@ -289,8 +298,8 @@ class SharedMemoryLimiter:
     def _refund(self, decision: Decision) -> Refund:
         if not isinstance(decision, BareDecision) or decision.receipt is not self._current_receipt():
             return Refund(False)
-        decision.receipt = None
         now, digest = self._clock() + _LONG_AGO, self._digest(decision.key)
+        decision.receipt = None
         for quota, place in self._own(digest, decision.quotas):
             debt = decision.cost * quota.interval_ns
             words = self._table.words

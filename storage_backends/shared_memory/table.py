@@ -15,13 +15,15 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, lockf
+from functools import partial
 from hashlib import blake2b
 from mmap import mmap
 from typing import Final, ParamSpec, TypeVar
-from weakref import WeakSet, WeakValueDictionary, finalize
+from weakref import WeakValueDictionary, finalize
+
+from learnflow_core.limiter.turns import Turn
 
 Sizes = tuple[int, int, int]
 """Sets of buckets, places in each of them, and sets of shared buckets."""
@@ -52,14 +54,13 @@ _NAMES: Final = 8
 """The word from which on the head has, for each name and period of a quota, its digest and the longest debt."""
 _MADE: Final = b"limits 1"
 _OTHER_SIZES: Final = "the table was made for other numbers of buckets"
-_TURN: Final = "turn"
 
 
 class Table:
     """The memory itself, which every limiter on it shares with those of other processes.
 
-    `memory` has its bytes, and `words` the same as signed 64-bit integers. Who looks or writes takes a turn: between
-    `free`, which keeps this process's other threads out, and a lock on the file, which keeps other processes out.
+    `memory` has its bytes, and `words` the same as 64-bit integers. Who looks or writes takes two turns: `turn`, which
+    keeps this process's other threads out, and a lock on the file, which keeps other processes out.
     """
 
     def __init__(self, fd: int, sizes: Sizes) -> None:
@@ -85,11 +86,9 @@ class Table:
             self.memory = mmap(fd, size)
         finally:
             lockf(fd, LOCK_UN)
-        self.words = memoryview(self.memory).cast("q")
+        self.words = memoryview(self.memory).cast("Q")
         self.key_digest = blake2b(key=self.memory[_SECRET], digest_size=KEY_BYTES)
-        # As in learnflow_core.limiter.memory: a lock that is free while its one entry is there, which no signal breaks.
-        self.free = {_TURN: True}
-        _tables.add(self)
+        self.turn = Turn()
 
     def name_digest(self, name: str) -> bytes:
         """The end of an id: of a quota's name and period."""
@@ -100,7 +99,7 @@ class Table:
 
         Beyond the names that the head has room for, nothing is remembered.
         """
-        number = int.from_bytes(name, sys.byteorder, signed=True)
+        number = int.from_bytes(name, sys.byteorder)
         for at in range(_NAMES, _HEAD_BYTES // 8, 2):
             if self.words[at] == number:
                 self.words[at + 1] = max(self.words[at + 1], longest)
@@ -112,7 +111,7 @@ class Table:
 
     def longest(self, name: bytes) -> int | None:
         """The longest debt of all plans, of every process, that were noted under this name and period."""
-        number = int.from_bytes(name, sys.byteorder, signed=True)
+        number = int.from_bytes(name, sys.byteorder)
         for at in range(_NAMES, _HEAD_BYTES // 8, 2):
             if self.words[at] == number:
                 return self.words[at + 1]
@@ -165,22 +164,14 @@ class Table:
 
     def alone(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a step answers that has the table to itself."""
-        free = self.free
-        while True:
-            try:
-                del free[_TURN]
-            except KeyError:
-                time.sleep(0)
-            else:
-                break
+        return self.turn.alone(self._locked, partial(step, *args, **kwargs))
+
+    def _locked(self, step: Callable[[], T]) -> T:
         try:
             lockf(self.fd, LOCK_EX)
-            return step(*args, **kwargs)
+            return step()
         finally:
-            try:
-                lockf(self.fd, LOCK_UN)
-            finally:
-                free[_TURN] = True
+            lockf(self.fd, LOCK_UN)
 
 
 def inherited(max_buckets: int, shared_sets: int) -> Table:
@@ -241,15 +232,12 @@ def _reserve(fd: int, size: int) -> None:
 
 _opening = threading.Lock()
 _named: WeakValueDictionary[tuple[int, int], Table] = WeakValueDictionary()
-_tables: WeakSet[Table] = WeakSet()
 
 
 def _release() -> None:
-    """Another thread of the parent may have had its turn at the fork; in the child it would never come to its end."""
-    global _opening  # noqa: PLW0603 - the same of those who open
+    """Another thread may have been opening a table at the fork; in the child it would never come to its end."""
+    global _opening  # noqa: PLW0603 - a lock cannot be released by who does not have it
     _opening = threading.Lock()
-    for table in _tables:
-        table.free[_TURN] = True
 
 
 os.register_at_fork(after_in_child=_release)
