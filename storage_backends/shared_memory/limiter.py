@@ -133,7 +133,7 @@ class SharedMemoryLimiter:
         if type(key) is not str:
             key = check_key(key)
         plan = self._plan
-        terms = plan[1] if quotas is plan[0] else self._learn(quotas)
+        quotas, terms = plan if quotas is plan[0] else self._learn(key, quotas, cost)
         digest = self._digest(key)
         table = self._table
         fd, words, memory = table.fd, table.words, table.memory
@@ -186,14 +186,16 @@ class SharedMemoryLimiter:
 
     def hit_many(self, keys: Iterable[str], quotas: Sequence[Quota], cost: int = 1) -> Decisions:
         """One `hit` for each of the keys, in their order; see `Limiter`. If one is no str, none is made."""
-        keys = check_keys(keys)
+        asked = check_keys(keys)
+        quotas = tuple(quotas)
         check("", quotas, cost)
-        return Decisions([self.hit(key, quotas, cost) for key in keys])
+        return Decisions([SharedMemoryLimiter.hit(self, key, quotas, cost) for key in asked])
 
     def peek(self, key: str, quotas: Sequence[Quota], cost: int = 1) -> Decision:
         """What `hit` would answer now, without taking anything; see `Limiter`."""
+        key, quotas = check_key(key), tuple(quotas)
         check(key, quotas, cost)
-        return self._table.alone(self._peek, check_key(key), quotas, cost)
+        return self._table.alone(self._peek, key, quotas, cost)
 
     def refund(self, decision: Decision) -> Refund:
         """Give back what an allowed decision of this limiter, made in this process, took, once; as `MemoryLimiter`.
@@ -204,27 +206,28 @@ class SharedMemoryLimiter:
 
     def reset(self, key: str, quotas: Sequence[Quota]) -> Reset:
         """Fill the key's buckets. What it owes in a shared bucket stays owed, since others owe it too."""
-        return self._table.alone(self._reset, check_key(key), quotas)
+        return self._table.alone(self._reset, check_key(key), tuple(quotas))
 
     def _digest(self, key: str) -> bytes:
         digest = self._table.key_digest.copy()
         digest.update(key.encode("utf-8", "surrogatepass"))
         return digest.digest()
 
-    def _learn(self, quotas: Sequence[Quota]) -> Terms:
-        """Check a plan to take by, and remember it by identity, so that those in use need not be checked each time."""
+    def _learn(self, key: str, quotas: Sequence[Quota], cost: int) -> tuple[Sequence[Quota], Terms]:
+        """Check what is asked, and remember a tuple by identity: those in use need not be checked at each decision."""
         plan = self._plans.get(id(quotas))
         if plan is None or plan[0] is not quotas:
-            check_names(quotas)
+            given, quotas = quotas, tuple(quotas)
+            check(key, quotas, cost)
             plan = quotas, self._terms(quotas)
             self._table.alone(self._note, plan[1])
-            if type(quotas) is not tuple:  # what can change is checked each time
-                return plan[1]
+            if given is not quotas:  # what can change is checked each time
+                return plan
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[id(quotas)] = plan
         self._plan = plan
-        return plan[1]
+        return plan
 
     def _terms(self, quotas: Sequence[Quota]) -> Terms:
         return [(quota, self._table.name_digest(quota.bucket)) for quota in quotas]
