@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from learnflow_core.limiter import Decision, Decisions, Quota, Refund, Reset
 from learnflow_core.limiter.bucket import given_back, settled, take
-from learnflow_core.limiter.checks import check, check_fits, check_key, check_keys, check_names
+from learnflow_core.limiter.checks import check, check_fits, check_key, check_keys
 from learnflow_core.limiter.decision import BareDecision, PlainDecision
 from learnflow_core.limiter.memory import checked_clock
 from learnflow_core.limiter.turns import TURN, wait
