@@ -28,11 +28,24 @@ from learnflow_http.setting_values import IN_MEMORY
 from learnflow_http.settings import Settings, SettingsError, old_secret_for, secret_for
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import UnusableDatabaseError, migrate, open_storage
+from storage_backends.shared_memory import SharedMemoryLimiter
 from storage_backends.valkey import AsyncLeasedValkeyLimiter, AsyncValkeyLimiter
 
-__all__ = ["UnusableDatabaseError", "create_app", "limiter_for", "migrate", "open_services", "open_storage"]
+__all__ = [
+    "LocalLimiter",
+    "UnusableDatabaseError",
+    "create_app",
+    "limiter_for",
+    "migrate",
+    "open_services",
+    "open_storage",
+]
 
 logger = logging.getLogger("learnflow.sweep")
+
+LocalLimiter = MemoryLimiter | SharedMemoryLimiter
+"""Limiters that answer at once."""
+AnyLimiter = LocalLimiter | AsyncValkeyLimiter
 
 SWEEP_S = 1.0
 SETTLED_AT_ONCE = 500
@@ -43,12 +56,16 @@ PURGE_EVERY: Instant = 600 * SECOND
 async def open_services(
     settings: Settings,
     *,
+    limiter: AnyLimiter | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
     random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Services]:
-    """Everything a server is made of, opened, and closed again at the end."""
-    limiter = limiter_for(settings, monotonic_ns=monotonic_ns)
+    """Everything a server is made of, opened, and closed again at the end.
+
+    The `limiter` is the one that the settings name, made here unless it is given because several processes share it.
+    """
+    limiter = limiter_for(settings, monotonic_ns=monotonic_ns) if limiter is None else limiter
     if isinstance(limiter, AsyncValkeyLimiter):
         await limiter.peek("", ANONYMOUS)  # an address where nobody answers is logged now, not at the first request
     storage = await open_storage(settings.database)
@@ -79,18 +96,21 @@ async def open_services(
             await limiter.aclose()
 
 
-def limiter_for(
-    settings: Settings, *, monotonic_ns: Callable[[], int] = time.monotonic_ns
-) -> MemoryLimiter | AsyncValkeyLimiter:
-    """The limiter that the settings name, which connects when it is first asked; SettingsError where they name none."""
+def limiter_for(settings: Settings, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> AnyLimiter:
+    """The limiter that the settings name; SettingsError where they name none.
+
+    One in memory is shared with processes that are forked later, where there are to be several. One behind a network
+    connects when it is first asked.
+    """
     if settings.limiter == IN_MEMORY:
-        return MemoryLimiter(clock=monotonic_ns, max_buckets=settings.limiter_max_buckets)
+        kind = MemoryLimiter if settings.workers == 1 else SharedMemoryLimiter
+        return kind(clock=monotonic_ns, max_buckets=settings.limiter_max_buckets)
     shared = AsyncValkeyLimiter if settings.limiter_leases == "off" else AsyncLeasedValkeyLimiter
     try:
         return shared(
             settings.limiter,
             fallback=settings.limiter_fallback,
-            processes=settings.limiter_processes,
+            processes=max(settings.limiter_processes, settings.workers),
             budget_ns=settings.limiter_budget_ms * 1_000_000,
             max_buckets=settings.limiter_max_buckets,
         )

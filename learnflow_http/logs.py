@@ -37,15 +37,16 @@ _USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asc
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
-def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
+def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None, *, pid: int | None = None) -> None:
     """Send every log line to `stream` (standard error), and uncaught exceptions as well. `auto` is plain at a terminal.
 
-    For programs, once at their start: it replaces the root logger's handlers.
+    Lines tell the `pid` where one is given: that of a process which writes to the same stream as others. For programs,
+    once at their start: it replaces the root logger's handlers.
     """
     stream = stream or sys.stderr
     plain = stream.isatty() if log_format == "auto" else log_format == "plain"
     handler = _Handler(stream)
-    handler.setFormatter(PlainFormatter() if plain else JsonFormatter())
+    handler.setFormatter(PlainFormatter(pid) if plain else JsonFormatter(pid))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
     for name in _UVICORN:
@@ -70,7 +71,15 @@ def access(logger: logging.Logger, **fields: Any) -> None:
         logger.handle(record)
 
 
-class JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """What both have: the fields of the process, which stand before those of the record."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        super().__init__()
+        self.of_process = {} if pid is None else {"pid": pid}
+
+
+class JsonFormatter(_Formatter):
     """A JSON object in one line: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the fields, and `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -79,6 +88,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self.of_process,
             **_fields(record),
         }
         if trouble := _trouble(self, record):
@@ -89,12 +99,13 @@ class JsonFormatter(logging.Formatter):
         return line if line.isascii() and "\x7f" not in line else _CONTROLS_LEFT_BY_JSON.sub(_escaped, line)
 
 
-class PlainFormatter(logging.Formatter):
+class PlainFormatter(_Formatter):
     """Time, level, message, `name=value` for each field; a traceback follows, indented as no line of its own is."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        pairs = "".join(f" {name}={_shown(_redacted(name, value))}" for name, value in _fields(record).items())
+        fields = {**self.of_process, **_fields(record)}
+        pairs = "".join(f" {name}={_shown(_redacted(name, value))}" for name, value in fields.items())
         message = _CONTROLS.sub(_escaped, redact(record.getMessage()))
         trouble = [_CONTROLS.sub(_escaped, line) for line in redact(_trouble(self, record)).split("\n") if line]
         return "\n    ".join([f"{clock} {record.levelname:<8} {message}{pairs}", *trouble])

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 _MEMORY: Final = ":memory:"
 
 IN_MEMORY: Final = "memory://"
-"""Rate limits are counted in the memory of the process."""
+"""Rate limits are counted in memory: that of the process, or what its workers share."""
 
 MIN_SECRET_BYTES: Final = 32
 """As many bytes as the digest of HS256 has (RFC 7518, section 3.2)."""

@@ -84,6 +84,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Setting("Port to listen on; 0 takes any that is free.", values.number(0, 65_535), "PORT")] = (
         8000
     )
+    workers: Annotated[
+        int, Setting("Processes that serve, on this machine and at this port.", values.number(1, 1_000), "N")
+    ] = 1
     database: Annotated[str, Setting("Where everything is kept.", values.database, "URL")] = "sqlite:///learnflow.db"
     limiter: Annotated[str, Setting("Where the rate limits are counted.", values.limiter, "URL")] = values.IN_MEMORY
     limiter_fallback: Annotated[
@@ -96,7 +99,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "local"
     limiter_processes: Annotated[
         int,
-        Setting("Processes that share the limits, when each has to enforce its share.", values.number(1, 10_000), "N"),
+        Setting(
+            "Processes that share the limits, when each has to enforce its share; at least the workers.",
+            values.number(1, 10_000),
+            "N",
+        ),
     ] = 1
     limiter_leases: Annotated[
         Literal["off", "on"],
@@ -172,11 +179,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
     max_connections: Annotated[
         int,
-        Setting("Connections held at the same time.", values.number(1, 1_000_000), "N"),
+        Setting("Connections that a worker holds at the same time.", values.number(1, 1_000_000), "N"),
     ] = 4_000
     max_connections_per_address: Annotated[
         int,
-        Setting("Connections held for one client address.", values.number(1, 1_000_000), "N"),
+        Setting("Connections that a worker holds for one client address.", values.number(1, 1_000_000), "N"),
     ] = 1_000
     limiter_max_buckets: Annotated[
         int,
@@ -224,6 +231,8 @@ def load(
         raise SettingsError("--jwt-secret-old: must differ from --jwt-secret.")
     if "jwt_secret" in names and settings.jwt_secret is None and not _embedded(settings):
         raise _secret_needed()
+    if settings.workers > 1 and _embedded(settings) and values.sqlite_file(settings.database) is None:
+        raise SettingsError("--workers: a database in memory has one; sqlite:///FILE serves several.")
     if len(settings.cors_origins) > 1 and "*" in settings.cors_origins:
         raise SettingsError("--cors-origins: * stands alone, because it allows every origin.")
     return settings

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from learnflow_core.limiter import MemoryLimiter, memory
+from storage_backends.shared_memory import SharedMemoryLimiter
 from storage_backends.valkey import AsyncLeasedValkeyLimiter, LeasedValkeyLimiter
 from tests.limiting import Implementation, running_on
 from tests.postgres import Postgres
@@ -57,6 +59,12 @@ def c_limiters() -> Implementation:
     if MemoryLimiter.implementation != "c":
         missing("The limiter's accelerator")
     return Implementation(MemoryLimiter)
+
+
+@pytest.fixture(scope="session")
+def shared_memory_limiters() -> Implementation:
+    """Small tables, whose buckets the tests count often."""
+    return Implementation(partial(SharedMemoryLimiter, max_buckets=64, overflow_buckets=2))
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ class Implementation:
 
 
 IN_MEMORY = ["python", "c"]
-SHARED = ["valkey", "valkey_asyncio", "valkey_leased", "valkey_leased_asyncio"]
+SHARED = ["shared_memory", "valkey", "valkey_asyncio", "valkey_leased", "valkey_leased_asyncio"]
 """What there is to test. For each name, conftest.py has a fixture `NAME_limiters` that gives the Implementation."""
 
 _tested: list[Implementation] = []
@@ -75,6 +75,7 @@ def _on(names: list[str]) -> list[pytest.MarkDecorator]:
 
 
 EVERY_MEMORY_LIMITER = _on(IN_MEMORY)
+SHARED_MEMORY_LIMITER = _on(["shared_memory"])
 EVERY_LIMITER = _on(IN_MEMORY + SHARED)
 
 

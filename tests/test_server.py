@@ -133,7 +133,7 @@ def test_rate_limit_headers_that_fail_do_not_break_the_reply(caplog: pytest.LogC
 
 
 @pytest.mark.usefixtures("quiet")
-def test_stopping_ends_idle_and_half_open_connections_at_once() -> None:
+def test_stopping_ends_idle_and_half_open_connections_soon() -> None:
     with impatient(stop_s=5) as server, opened(server, 20, HELLO[:9]) as half, opened(server, 20) as silent:
         idle = server.connect()
         with idle:
@@ -157,6 +157,53 @@ def test_stopping_finishes_the_requests_in_flight_and_refuses_new_connections() 
         assert [reply.json for reply in replies(read_to_end(pipelining))] == [{"slow": True}] * 2
         with pytest.raises(ConnectionRefusedError):
             server.connect()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_stopping_answers_the_request_that_crosses_with_it_on_an_open_connection() -> None:
+    with impatient() as server, server.connect() as client, server.connect() as new:
+        client.sendall(HELLO)
+        assert "connection" not in read_reply(client).headers
+        server.stop()
+        time.sleep(0.1)
+        for each in (client, new):
+            each.sendall(HELLO)
+            assert read_reply(each).headers["connection"] == "close"
+
+
+@pytest.mark.usefixtures("quiet")
+def test_stopping_answers_who_connected_at_the_last_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[socket.socket] = []
+
+    def connect_now(listeners: list[socket.socket]) -> None:
+        late.append(socket.create_connection(listeners[0].getsockname()))
+        late[0].sendall(HELLO)
+
+    monkeypatch.setattr(server_module, "shut", connect_now)
+    with impatient() as server:
+        server.stop()
+    with late[0] as client:
+        reply = read_reply(client)
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such filter")
+def test_at_a_socket_that_is_shut_nobody_comes_to_wait_any_more() -> None:
+    [listener] = listen("127.0.0.1", 0)
+    listener.setblocking(False)
+    with listener, socket.create_connection(listener.getsockname()) as early, socket.socket() as late:
+        server_module.shut([listener])
+        late.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            late.connect(listener.getsockname())
+        accepted, address = listener.accept()
+        with accepted:
+            assert address == early.getsockname()
+            early.sendall(b"there")
+            accepted.settimeout(5)
+            assert accepted.recv(9) == b"there"  # what is established is not filtered
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 @pytest.mark.usefixtures("quiet")

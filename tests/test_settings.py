@@ -27,6 +27,7 @@ SECRET = "a-secret-of-which-nobody-may-know-anything"
 GOOD = {
     "host": ("0.0.0.0", "::1", "localhost", "api.example.com"),  # noqa: S104 - a value, nothing listens there
     "port": ("0", "8000", "65535"),
+    "workers": ("1", "4"),
     "database": (
         "sqlite:///a b.db",
         "sqlite:////var/lib/x.db",
@@ -60,6 +61,7 @@ GOOD = {
 }
 BAD = {
     "host": ("a b", "999.999.1.1", "http://x", "x:80", "-" * 64),
+    "workers": ("0", "-1", "two", "1001"),
     "port": ("-1", "65536", "8_000", " 80", "eighty", "\uff18\uff10", "9" * 5_000),
     "database": ("learnflow.db", "sqlite://x.db", "sqlite:///a/", "sqlite:///a?mode=ro", "postgresql:x"),
     "limiter": ("memory", "valkey:x", "memcached://x", "valkey://x y", "unix+cluster:///x"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,13 @@ async def test_without_its_store_the_server_answers_by_the_policy_and_never_with
     for reply in replies:
         assert reply.headers["X-RateLimit-Limit"] == ("15" if fallback == "local" else "30")
         assert (reply.status_code == 429) == ("Retry-After" in reply.headers)
+
+
+async def test_without_its_store_each_worker_has_its_share(tmp_path: Path) -> None:
+    away = {"limiter": f"unix://{tmp_path}/nobody.sock", "database": f"sqlite:///{tmp_path}/own.db"}
+    for workers, processes, limit in (("3", "1", "10"), ("2", "6", "5")):
+        async with open_world(workers=workers, limiter_processes=processes, **away) as world:
+            assert (await world.ask("GET", "/v1/courses")).headers["X-RateLimit-Limit"] == limit
 
 
 @pytest.mark.parametrize("path", ["/v1/courses", "/v1/users", "/v1/nothing", "/v1/auth/token"])

@@ -51,7 +51,7 @@ class MemoryLimiter:
         max_buckets: int = 1_000_000,
         overflow_buckets: int = 4_096,
     ) -> None:
-        self._clock = clock if clock is time.monotonic_ns else _checked(clock)
+        self._clock = checked_clock(clock)
         self._clock()
         for name, value in (("max_buckets", max_buckets), ("overflow_buckets", overflow_buckets)):
             if type(value) is not int:
@@ -261,7 +261,11 @@ class MemoryLimiter:
         return level
 
 
-def _checked(clock: Callable[[], int]) -> Callable[[], int]:
+def checked_clock(clock: Callable[[], int]) -> Callable[[], int]:
+    """A clock that raises TypeError for what is no int, and ValueError for an instant beyond what can be counted."""
+    if clock is time.monotonic_ns:
+        return clock
+
     def read() -> int:
         now = clock()
         if type(now) is not int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
+import socket
 
 import click
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from learnflow_core.limiter import MemoryLimiter, headers
+from learnflow_core.limiter import headers
 from learnflow_http import logs, openapi
-from learnflow_http.app import create_app, limiter_for, open_services
+from learnflow_http.app import LocalLimiter, create_app, limiter_for, open_services
 from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
 from learnflow_http.cli.common import (
@@ -24,6 +26,7 @@ from learnflow_http.cli.common import (
     with_settings,
 )
 from learnflow_http.edge import Edge, Limits, server
+from learnflow_http.edge.supervisor import Link, Supervisor, apart
 from learnflow_http.exchange import client_address
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services
@@ -36,12 +39,14 @@ logger = logging.getLogger("learnflow.cli")
 class Application:
     """The ASGI app together with what it is made of, which lives as long as the app's lifespan and in its event loop.
 
-    With `demo`, the demo's data is seen to before the first request, and `tour` then tells how to use it.
+    A `limiter` is one that other processes share; without one, it is made. With `demo`, the demo's data is seen to
+    before the first request, and `tour` then tells how to use it.
     """
 
-    def __init__(self, settings: Settings, *, demo: bool) -> None:
+    def __init__(self, settings: Settings, *, limiter: LocalLimiter | None = None, demo: bool = False) -> None:
         self.tour: demo_data.Tour | None = None
         self._settings = settings
+        self._limiter = limiter
         self._demo = demo
         self._services: Services | None = None
         self._app: ASGIApp | None = None
@@ -63,7 +68,7 @@ class Application:
             else:
                 await send(message)
 
-        async with open_services(self._settings) as services:
+        async with open_services(self._settings, limiter=self._limiter) as services:
             if self._demo:
                 self.tour = await demo_data.prepare(services)
             self._services, self._app = services, create_app(services)
@@ -73,7 +78,7 @@ class Application:
 
     def headers_for(self, address: str) -> list[tuple[bytes, bytes]]:
         """The rate limit of an address, for a reply given below the app; none where telling it takes waiting."""
-        if self._services is None or not isinstance(self._services.limiter, MemoryLimiter):
+        if self._services is None or not isinstance(self._services.limiter, LocalLimiter):
             return []
         client = client_address({"client": (address, 0)}, None, ())
         decision = self._services.limiter.peek(f"address:{client}", ANONYMOUS)
@@ -89,31 +94,82 @@ def serve(settings: Settings, *, demo: bool) -> None:
     beyond = not is_loopback(settings.host)
     if demo and beyond:
         raise click.UsageError(f"--demo: its keys and people are for this machine alone, not for {settings.host}.")
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, pid=os.getpid() if settings.workers > 1 else None)
     secret_for(settings)
-    limiter_for(settings)  # here and in the next line: what is wrong, is said before serving
-    run(settings, lambda storage: storage.read(lambda tx: tx.accounts.get("")))
+    limiter = limiter_for(settings)  # here and in the next line: what is wrong, is said before serving
+    _check_database(settings)
     if beyond and settings.payments == "sandbox":
         logger.warning(
             "THE SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
             extra={"host": settings.host, "payments": settings.payments},
         )
+
+    try:
+        sockets = server.listen(settings.host, settings.port)
+        if settings.workers == 1:
+            _serve_alone(settings, sockets, demo=demo)
+        else:
+            shared = limiter if isinstance(limiter, LocalLimiter) else None
+            _supervise(settings, shared, sockets, demo=demo)
+    except server.ServeError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _check_database(settings: Settings) -> None:
+    """Say before serving what is wrong with the database, and bring it up to date."""
+
+    def check() -> str:
+        run(settings, lambda storage: storage.read(lambda tx: tx.accounts.get("")))
+        return ""
+
+    check() if settings.workers == 1 else apart(check)
+
+
+def _serve_alone(settings: Settings, sockets: list[socket.socket], *, demo: bool) -> None:
+    """Serve in this process."""
     app = Application(settings, demo=demo)
-    edge = Edge(
+
+    def tell(addresses: list[str]) -> None:
+        _tell(addresses, "" if app.tour is None else app.tour.text(addresses[0]))
+
+    server.serve_at(sockets, app, edge=_edge(settings, app), on_started=tell)
+
+
+def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[socket.socket], *, demo: bool) -> None:
+    """Serve in processes of their own, which this one minds. What is done once is done before there are any.
+
+    The limiter is the one that they share by memory; one behind a network is each worker's own.
+    """
+    addresses = [server.url(each) for each in sockets]
+
+    def work(link: Link) -> None:
+        logs.configure(settings.log_format, settings.log_level, pid=os.getpid())
+        app = Application(settings, limiter=limiter)
+        edge = _edge(settings, app)
+        server.serve_at(sockets, app, edge=edge, on_started=lambda _: link.serves(), lifeline=link.lifeline)
+
+    tour = apart(lambda: asyncio.run(_tour(settings, addresses[0]))) if demo else ""
+    supervisor = Supervisor(work, workers=settings.workers, sockets=sockets, stop_s=Limits().stop_s)
+    supervisor.run(on_started=lambda: _tell(addresses, tour))
+
+
+def _edge(settings: Settings, app: Application) -> Edge:
+    return Edge(
         Limits(connections=settings.max_connections, connections_per_client=settings.max_connections_per_address),
         proxies=[ipaddress.ip_network(network) for network in settings.trusted_proxies],
         headers_for=app.headers_for,
     )
 
-    def tell(addresses: list[str]) -> None:
-        logger.info("serving", extra={"addresses": " ".join(addresses)})
-        if app.tour is not None:
-            click.echo(app.tour.text(addresses[0]))
 
-    try:
-        server.serve(app, host=settings.host, port=settings.port, edge=edge, on_started=tell)
-    except server.ServeError as error:
-        raise click.ClickException(str(error)) from error
+async def _tour(settings: Settings, address: str) -> str:
+    async with open_services(settings) as services:
+        return (await demo_data.prepare(services)).text(address)
+
+
+def _tell(addresses: list[str], tour: str) -> None:
+    logger.info("serving", extra={"addresses": " ".join(addresses)})
+    if tour:
+        click.echo(tour)
 
 
 @click.command()

@@ -46,6 +46,7 @@ MAX_TURNED_AWAY: Final = 128
 _MAX_AROUND_BODY_BYTES: Final = MAX_HEAD_BYTES + 32 * 1024  # the head; extensions of chunks, and trailers
 _CHUNK_BYTES: Final = 20  # sixteen digits of size and two line ends
 _STOP_BODY_S: Final = 1.0  # a body that is on its way when the server stops arrives within that, or not at all
+_STOP_IDLE_S: Final = 0.5  # when the server stops, a client that had its reply may have asked again, or is about to
 
 _BETWEEN, _HEAD, _BODY = range(3)
 
@@ -77,6 +78,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
         self._deadline = inf  # of what is being read; 0.0: begun just now
         self._write_deadline = inf
+        self._stop_at = inf  # of an idle connection, when the server stops
         self._unsent = 0
         self._arriving = 0  # bytes of the call of data_received that is under way
         self._received = 0  # bytes since the last request ended, as far as it is known where that was
@@ -390,20 +392,27 @@ class EdgeProtocol(HttpToolsProtocol):
             self._deadline = now + self._limits.body_s
         elif self._dropping or self._reading == _BETWEEN:
             self.transport.close()
-        elif self.edge.stopping:
+        elif self.edge.stopping and self._reading == _BODY:
             self._end(Code.SERVICE_UNAVAILABLE, "The server is stopping.")
         else:
             log.info("%s did not finish its request in time", self.client_ip)
             self._end(None)
 
     def shutdown(self) -> None:
-        """Close once the requests that have arrived are answered; wait a moment for a body that is on its way."""
+        """Close once the requests that have arrived are answered; called often while the server stops.
+
+        A client may have sent a request, or be about to, that crosses with the decision to stop: so an idle connection
+        is closed a moment later, and a body that is on its way may arrive.
+        """
+        now = self.loop.time()
+        self._stop_at = min(self._stop_at, now + _STOP_IDLE_S)
         if self._active is None:
-            self.transport.close()
+            until = now + _STOP_BODY_S if self._dropping else self._stop_at
+            self._deadline = min(self._deadline, until)
             return
         self.cycle.keep_alive = False
         if self._reading == _BODY and not self._dropping:
-            self._deadline = min(self._deadline, self.loop.time() + _STOP_BODY_S)
+            self._deadline = min(self._deadline, now + _STOP_BODY_S)
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

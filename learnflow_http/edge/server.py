@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
@@ -35,6 +39,7 @@ _SWEEP_S: Final = 0.5
 _DRAIN_POLL_S: Final = 0.02
 _CANCEL_S: Final = 1.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SO_ATTACH_FILTER: Final = 26  # of Linux; Python has no name for it
 _NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _REASONS: Final = {
     errno.EADDRINUSE: "another program listens there already",
@@ -59,14 +64,31 @@ def serve(
     Addresses are seen by the application as they connect: X-Forwarded-For is its own to read. `on_started` is given
     the URLs at which the server answers. Raises ServeError when it cannot listen or the application does not start.
     """
-    edge = edge or Edge()
+    serve_at(listen(host, port), app, edge=edge or Edge(), on_started=on_started)
+
+
+def serve_at(
+    sockets: list[socket.socket],
+    app: Any,
+    *,
+    edge: Edge,
+    on_started: Callable[[list[str]], None] | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """`serve` at sockets that listen already, which it closes.
+
+    With a `lifeline` it is the worker of a supervisor, who sees to signals: it stops when that descriptor reads as
+    ended, because the supervisor closed its end, or has ended itself.
+    """
     edge.limits = replace(edge.limits, connections=_allow_connections(edge.limits.connections))
-    sockets = listen(host, port)
     server = Server(app, edge)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, _on_signal, loop, server)
+        if lifeline is None:
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, _on_signal, loop, server)
+        else:
+            loop.add_reader(lifeline, _on_end, loop, lifeline, server, os.getppid())
         runner.run(server.run(sockets, on_started))
 
 
@@ -95,9 +117,10 @@ class Server:
         if lifespan.should_exit:
             _close(sockets)
             raise ServeError("The application did not start; the log tells why.")
-        addresses = [_url(each) for each in sockets]
+        addresses = [url(each) for each in sockets]
         connect = partial(EdgeProtocol, self._config, self._state, lifespan.state, self._edge)
         loop = asyncio.get_running_loop()
+        waiting = [each.dup() for each in sockets]
         listeners = [await loop.create_server(connect, sock=each, backlog=_BACKLOG) for each in sockets]
         try:
             self._sweep()
@@ -108,8 +131,12 @@ class Server:
                     await asyncio.wait_for(self._stop.wait(), self._sweep_s)
                 self._sweep()
         finally:
+            if self._stop.is_set():  # not after a failure, which is this process's alone
+                shut(waiting)
             for listener in listeners:
                 listener.close()
+            for each in waiting:
+                await _let_in(each, connect)
             await self._drain()
             await lifespan.shutdown()
 
@@ -144,6 +171,31 @@ class Server:
         for connection in self._connections():
             connection.transport.abort()
         await asyncio.sleep(0)
+
+
+def shut(listeners: Iterable[socket.socket]) -> None:
+    """Let nobody wait at these sockets any more, where the system can do that (Linux); who waits already, still does.
+
+    A connection that comes between the last look at a socket and its closing is reset, though its client thinks that
+    it is served. So from here on packets for the socket itself are dropped by a filter, which also every other process
+    finds that has the socket; established connections have sockets of their own.
+    """
+    if sys.platform != "linux":
+        return
+    keep_nothing = array("B", struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K, of 0 bytes
+    program = struct.pack("HP", 1, keep_nothing.buffer_info()[0])
+    for listener in listeners:
+        with suppress(OSError):  # as where a sandbox forbids it: then a few microseconds remain in which it can happen
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+async def _let_in(listener: socket.socket, connect: Callable[[], EdgeProtocol]) -> None:
+    """Take the connections that wait at a socket, whose clients think that they are served, and close it."""
+    with listener, suppress(OSError):
+        listener.setblocking(False)
+        while True:
+            connection, _ = listener.accept()
+            await asyncio.get_running_loop().connect_accepted_socket(connect, connection)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -202,7 +254,8 @@ def _close(sockets: list[socket.socket]) -> None:
         each.close()
 
 
-def _url(listener: socket.socket) -> str:
+def url(listener: socket.socket) -> str:
+    """The address at which a listening socket is reached."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -224,4 +277,11 @@ def _on_signal(loop: asyncio.AbstractEventLoop, server: Server) -> None:
     for number in _SIGNALS:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
+    server.stop()
+
+
+def _on_end(loop: asyncio.AbstractEventLoop, lifeline: int, server: Server, supervisor: int) -> None:
+    loop.remove_reader(lifeline)
+    if os.getppid() != supervisor:
+        log.warning("the supervisor has ended, and so does this worker")
     server.stop()
