@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Final, get_args
+from typing import Final, Protocol, get_args
 
 from learnflow_core.errors import Code
 from learnflow_core.model import Mode, Payment
 from learnflow_core.ports import PaymentGateway
-from learnflow_http.metrics import Family, Metrics
+from learnflow_http.metrics import Family, Metrics, Series
 
 _REFUSALS: Final = (
-    Code.CARD_DECLINED,
-    Code.INSUFFICIENT_FUNDS,
-    Code.AUTHENTICATION_REQUIRED,
-    Code.INVALID_PAYMENT_METHOD,
+    Code.CARD_DECLINED.value,
+    Code.INSUFFICIENT_FUNDS.value,
+    Code.AUTHENTICATION_REQUIRED.value,
+    Code.INVALID_PAYMENT_METHOD.value,
 )
 _FAILURES: Final = ("connect", "timeout", "lost", "protocol")
 _ERROR: Final = "error"
@@ -35,10 +36,10 @@ class CountedGateway:
         }
 
     async def charge(self, payment: Payment) -> Code | None:
-        outcome: str = "unknown"
+        outcome = "unknown"
         try:
             refusal = await self._gateway.charge(payment)
-            outcome = "paid" if refusal is None else refusal
+            outcome = "paid" if refusal is None else refusal.value
         finally:
             self._charges[payment.mode, outcome].add()
         return refusal
@@ -59,5 +60,68 @@ def payment_family(metrics: Metrics) -> Family:
     )
 
 
-def watch_store(metrics: Metrics, answers: Callable[[], dict[str, int]], failures: Callable[[], dict[str, int]]) -> None:
-    """Count what a limiter's store answered, by who did, and its failures by their kind."""
+class StoreCounts(Protocol):
+    """What a limiter over a store has done so far."""
+
+    by_store: int
+    by_lease: int
+    by_fallback: int
+    failures: dict[str, int]
+
+
+def watch_store(metrics: Metrics, counts: StoreCounts) -> None:
+    """Tell what the limiter's store answered, what was decided without it, and its failures by kind."""
+    decisions = metrics.family(
+        "counter", "learnflow_limiter_store_decisions", "Decisions with a shared store, by what made them.", "by"
+    )
+    failures = metrics.family("counter", "learnflow_limiter_store_failures", "Failures of the limiter's store.", "kind")
+    made = {by: decisions.series(by) for by in ("store", "lease", "fallback")}
+    failed = {kind: failures.series(kind) for kind in (*_FAILURES, _ERROR)}
+    seen: Counter[str] = Counter()
+
+    def read() -> None:
+        for by, series in made.items():
+            _grown(series, seen, by, getattr(counts, f"by_{by}"))
+        for kind, number in counts.failures.copy().items():
+            _grown(failed.get(kind, failed[_ERROR]), seen, f"failure {kind}", number)
+
+    metrics.readers.append(read)
+
+
+def _grown(series: Series, seen: Counter[str], what: str, number: int) -> None:
+    """Add what came since it was last seen: a worker goes on where the one before it ended."""
+    series.add(number - seen[what])
+    seen[what] = number
+
+
+class Connections(Protocol):
+    """How a pool of connections to a database is used."""
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are lent."""
+
+    @property
+    def idle(self) -> int:
+        """Connections that could be."""
+
+    @property
+    def waiting(self) -> int:
+        """Callers who wait for one."""
+
+
+def watch_connections(metrics: Metrics, connections: Callable[[], Connections]) -> None:
+    """Tell how a pool of connections is used."""
+    family = metrics.family("gauge", "learnflow_database_connections", "Connections to the database.", "state")
+    in_use, idle = family.series("in_use"), family.series("idle")
+    waiting = metrics.family(
+        "gauge", "learnflow_database_waiting", "Transactions that wait for a connection to the database."
+    ).series()
+
+    def read() -> None:
+        now = connections()
+        in_use.put(now.in_use)
+        idle.put(now.idle)
+        waiting.put(now.waiting)
+
+    metrics.readers.append(read)
