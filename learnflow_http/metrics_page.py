@@ -20,7 +20,6 @@ _BOUNDS: Final = [*map(str, BOUNDS_S), "+Inf"]
 
 def page(metrics: Metrics) -> bytes:
     """The figures of all workers, and of their processes."""
-    metrics.refresh()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(metrics))
     return generate_latest(registry)
