@@ -77,9 +77,9 @@ async def open_services(
         await limiter.peek("", ANONYMOUS)  # an address where nobody answers is logged now, not at the first request
     storage = await open_storage(settings.database)
     passwords = PasswordHasher()
-    metrics = Metrics() if metrics is None else metrics
-    _watch(metrics, storage, limiter)
     try:
+        metrics = Metrics() if metrics is None else metrics
+        _watch(metrics, storage, limiter)
         sandbox = CountedGateway(SandboxGateway(storage), payment_family(metrics))
         gateways: Gateways = {"live": sandbox, "test": sandbox}
         old = old_secret_for(settings)

@@ -9,7 +9,7 @@ from typing import Final, Protocol, get_args
 from learnflow_core.errors import Code
 from learnflow_core.model import Mode, Payment
 from learnflow_core.ports import PaymentGateway
-from learnflow_http.metrics import Family, Metrics, Series
+from learnflow_http.metrics import OTHER, Family, Metrics, Series
 
 _REFUSALS: Final = (
     Code.CARD_DECLINED.value,
@@ -28,7 +28,7 @@ class CountedGateway:
     def __init__(self, gateway: PaymentGateway, payments: Family) -> None:
         self.builtin_methods = gateway.builtin_methods
         self._gateway = gateway
-        outcomes = ("paid", *_REFUSALS, "unknown")
+        outcomes = ("paid", *_REFUSALS, OTHER, "unknown")
         modes: tuple[Mode, ...] = get_args(Mode)
         self._charges = {(mode, each): payments.series(mode, "charge", each) for mode in modes for each in outcomes}
         self._refunds = {
@@ -39,7 +39,7 @@ class CountedGateway:
         outcome = "unknown"
         try:
             refusal = await self._gateway.charge(payment)
-            outcome = "paid" if refusal is None else refusal.value
+            outcome = "paid" if refusal is None else refusal.value if refusal in _REFUSALS else OTHER
         finally:
             self._charges[payment.mode, outcome].add()
         return refusal

@@ -25,7 +25,7 @@ BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 CLASSES: Final = ("2xx", "3xx", "4xx", "5xx")
 OTHER: Final = "other"
-"""The label of a method that the route does not have."""
+"""The label of what is not foreseen, such as a method that the route does not have."""
 
 _CELL_BYTES: Final = 8
 _FALLBACKS: Final = ("none", "local", "open", "closed")

@@ -236,6 +236,18 @@ async def test_an_answer_that_a_payment_service_does_not_give_is_unknown(world: 
     assert of(found, "payment_answers_total", mode="live", call="charge", outcome="unknown") == 1
 
 
+async def test_a_refusal_that_is_not_foreseen_is_counted_and_told_as_it_is(world: World) -> None:
+    gateway: Any = world.services.gateways["live"]
+
+    async def refuses(_payment: object) -> Code:
+        return Code.FORBIDDEN
+
+    gateway._gateway.charge = refuses
+    school = await school_on(world, "professional")
+    assert told(await school.enrol(await school.course())) == (403, "forbidden")
+    assert of(await figures(world), "payment_answers_total", mode="live", call="charge", outcome=OTHER) == 1
+
+
 def test_the_connections_of_a_pool_are_told_of() -> None:
     metrics = Metrics()
     watch_connections(metrics, lambda: Connections(3, 1, 2))
