@@ -167,7 +167,8 @@ async def test_the_limiters_decisions_are_counted_and_what_it_did_not_see_is_not
 
 
 async def test_a_limiters_store_is_told_of_with_its_failures(own_valkey: Valkey) -> None:
-    async with open_world(limiter=own_valkey.url, limiter_fallback="open", metrics_token=TOKEN) as world:
+    patient = {"limiter": own_valkey.url, "limiter_fallback": "open", "limiter_budget_ms": "1000"}
+    async with open_world(metrics_token=TOKEN, **patient) as world:
         await world.ask("GET", "/v1/courses")
         limiter = world.services.limiter
         assert isinstance(limiter, AsyncValkeyLimiter)
