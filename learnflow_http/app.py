@@ -17,10 +17,12 @@ from starlette.types import ASGIApp
 
 from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.model import SECOND, Instant
-from learnflow_core.ports import Context
-from learnflow_core.usecases.enrollments import Gateways, finish_unresolved
+from learnflow_core.ports import Context, Storage
+from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, Gateways, finish_unresolved
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
+from learnflow_http.counting import CountedGateway, payment_family, watch_connections, watch_store
 from learnflow_http.exchange import BodyMemory
+from learnflow_http.metrics import Metrics
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
@@ -28,6 +30,7 @@ from learnflow_http.setting_values import IN_MEMORY
 from learnflow_http.settings import Settings, SettingsError, old_secret_for, secret_for
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import UnusableDatabaseError, migrate, open_storage
+from storage_backends.repository import RepositoryStorage
 from storage_backends.shared_memory import SharedMemoryLimiter
 from storage_backends.valkey import AsyncLeasedValkeyLimiter, AsyncValkeyLimiter
 
@@ -49,6 +52,8 @@ AnyLimiter = LocalLimiter | AsyncValkeyLimiter
 
 SWEEP_S = 1.0
 SETTLED_AT_ONCE = 500
+MOST_TOLD = 1_000
+"""So many unresolved payments are counted, and no more."""
 PURGE_EVERY: Instant = 600 * SECOND
 
 
@@ -57,6 +62,7 @@ async def open_services(
     settings: Settings,
     *,
     limiter: AnyLimiter | None = None,
+    metrics: Metrics | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
     random_bytes: Callable[[int], bytes] = os.urandom,
@@ -64,6 +70,7 @@ async def open_services(
     """Everything a server is made of, opened, and closed again at the end.
 
     The `limiter` is the one that the settings name, made here unless it is given because several processes share it.
+    So are the `metrics`, which are then this process's to count in.
     """
     limiter = limiter_for(settings, monotonic_ns=monotonic_ns) if limiter is None else limiter
     if isinstance(limiter, AsyncValkeyLimiter):
@@ -71,7 +78,9 @@ async def open_services(
     storage = await open_storage(settings.database)
     passwords = PasswordHasher()
     try:
-        sandbox = SandboxGateway(storage)
+        metrics = Metrics() if metrics is None else metrics
+        _watch(metrics, storage, limiter)
+        sandbox = CountedGateway(SandboxGateway(storage), payment_family(metrics))
         gateways: Gateways = {"live": sandbox, "test": sandbox}
         old = old_secret_for(settings)
         secrets = (secret_for(settings),) if old is None else (secret_for(settings), old)
@@ -85,6 +94,7 @@ async def open_services(
             signer=signer,
             passwords=passwords,
             bodies=BodyMemory(),
+            metrics=metrics,
             trusted_proxies=tuple(ipaddress.ip_network(network) for network in settings.trusted_proxies),
             clock_ns=clock_ns,
             random_bytes=random_bytes,
@@ -94,6 +104,14 @@ async def open_services(
         await storage.close()
         if isinstance(limiter, AsyncValkeyLimiter):
             await limiter.aclose()
+
+
+def _watch(metrics: Metrics, storage: Storage, limiter: AnyLimiter) -> None:
+    """Have the metrics tell what storage and limiter count themselves, where they do."""
+    if isinstance(storage, RepositoryStorage) and storage.connections is not None:
+        watch_connections(metrics, storage.connections)
+    if isinstance(limiter, AsyncValkeyLimiter):
+        watch_store(metrics, limiter.counts)
 
 
 def limiter_for(settings: Settings, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> AnyLimiter:
@@ -146,17 +164,23 @@ async def sweep(services: Services, *, purge: bool) -> None:
         await services.storage.write(lambda tx: tx.api_keys.touch(used))
     if purge:
         await services.storage.write(lambda tx: tx.purge(now))
+    left = await services.storage.read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, MOST_TOLD))
+    services.metrics.unresolved.put(len(left))
+    services.metrics.refresh()
     await finish_unresolved(services.storage, services.gateways, ctx)  # last: it raises what payments raised
 
 
 async def _sweep_for_ever(services: Services) -> None:
     purged: Instant = 0
+    done, failed = (services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
     while True:
         now = services.clock_ns() // 1_000
         due = now - purged >= PURGE_EVERY
         try:
             await sweep(services, purge=due)
             purged = now if due else purged
+            done.add()
         except Exception:
+            failed.add()
             logger.exception("the sweep failed, and will be tried again")
         await asyncio.sleep(SWEEP_S)

@@ -25,6 +25,7 @@ from learnflow_http.call import Call
 from learnflow_http.errors import RETRY_AFTER_S, STATUS, challenge
 from learnflow_http.exchange import ClientDisconnectedError, Exchange, Reply, is_api
 from learnflow_http.idempotency import Outcome
+from learnflow_http.metrics import Endpoint
 from learnflow_http.operations import Operation
 from learnflow_http.parsing import check_media_type, parse_body, parse_query
 from learnflow_http.services import Services
@@ -239,9 +240,17 @@ async def _charge_unrouted(services: Services, exchange: Exchange) -> Decision:
 
 
 async def answer(
-    services: Services, scope: Scope, receive: Receive, send: Send, work: Work, *, limited: bool = True
+    services: Services,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    work: Work,
+    *,
+    endpoint: Endpoint,
+    limited: bool = True,
 ) -> None:
-    """Answer one request with what `work` makes of it; `limited` replies belong to the API and tell of its limits."""
+    """Answer one request to `endpoint` with what `work` makes of it; `limited` replies belong to the API and tell of
+    its limits."""
     started = services.clock_ns()
     exchange = Exchange(scope, receive, new_id("req", services.random_bytes), started, services.trusted_proxies)
     try:
@@ -255,6 +264,8 @@ async def answer(
         reply = _error_reply(services, exchange, LearnFlowError(Code.INTERNAL_ERROR))
     reply.headers.extend(await _common_headers(services, exchange, reply.status, limited=limited))
     await exchange.send(send, reply)
+    took_ns = max(0, services.clock_ns() - started)
+    _count(services, endpoint, exchange, reply.status, took_ns)
     logs.access(
         logger,
         request_id=exchange.request_id,
@@ -262,11 +273,17 @@ async def answer(
         method=exchange.method,
         path=exchange.path,
         status=reply.status,
-        duration_ms=(services.clock_ns() - started) / 1_000_000,
+        duration_ms=took_ns / 1_000_000,
         client=exchange.client,
         account=exchange.actor and exchange.actor.account_id,
         caller=exchange.actor and (exchange.actor.user_id or exchange.actor.key_id),
     )
+
+
+def _count(services: Services, endpoint: Endpoint, exchange: Exchange, status: int, took_ns: int) -> None:
+    endpoint.answered(exchange.method, status, took_ns / 1_000_000_000)
+    if exchange.decision is not None:
+        services.metrics.decided(exchange.decision, refused=status == 429)
 
 
 async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:

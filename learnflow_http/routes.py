@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -12,30 +14,36 @@ from starlette.types import Receive, Scope, Send
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_http import cors, docs_page, error_reference, openapi
 from learnflow_http.exchange import Exchange, Reply, is_api
+from learnflow_http.metrics import Endpoint
 from learnflow_http.operations import OPERATIONS, Operation
 from learnflow_http.pipeline import Work, answer, respond, unrouted
 from learnflow_http.services import Services
+from learnflow_http.setting_values import secret_bytes
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 PAGE_METHODS = b"GET, HEAD, OPTIONS"
+METRICS = "/metrics"
+UNKNOWN = "unknown"
+"""The route, in the metrics, of every address where there is nothing."""
 FOR_EVER = b"public, max-age=31536000, immutable"
 
 
 class Resource:
     """All operations of one path, as an ASGI app: HEAD is GET, OPTIONS tells the methods, any other is 405."""
 
-    def __init__(self, services: Services, operations: Sequence[Operation]) -> None:
+    def __init__(self, services: Services, path: str, operations: Sequence[Operation]) -> None:
         self._services = services
         self._works: dict[str, Work] = {row.method: self._work(row) for row in operations}
         self._allow = allowed_methods(self._works)
         self._works["OPTIONS"] = self._options
         if "GET" in self._works:
             self._works["HEAD"] = self._works["GET"]
+        self._endpoint = Endpoint(services.metrics, path, self._works)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = self._works.get(scope["method"], self._not_allowed)
-        await answer(self._services, scope, receive, send, work)
+        await answer(self._services, scope, receive, send, work, endpoint=self._endpoint)
 
     def _work(self, operation: Operation) -> Work:
         async def work(exchange: Exchange) -> Reply:
@@ -55,14 +63,14 @@ class Resource:
 class Page:
     """One page outside the API, as an ASGI app: read only, free, and without a rate limit."""
 
-    def __init__(self, services: Services, work: Work) -> None:
+    def __init__(self, services: Services, path: str, work: Work) -> None:
         self._services = services
-        self._work = work
+        self._works: dict[str, Work] = {"GET": work, "HEAD": work, "OPTIONS": self._options}
+        self._endpoint = Endpoint(services.metrics, path, self._works)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        works = {"GET": self._work, "HEAD": self._work, "OPTIONS": self._options}
-        work = works.get(scope["method"], self._not_allowed)
-        await answer(self._services, scope, receive, send, work, limited=False)
+        work = self._works.get(scope["method"], self._not_allowed)
+        await answer(self._services, scope, receive, send, work, endpoint=self._endpoint, limited=False)
 
     async def _options(self, _exchange: Exchange) -> Reply:
         return Reply(200, b"", [(b"allow", PAGE_METHODS)])
@@ -78,10 +86,13 @@ class NotFound:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._endpoint = Endpoint(
+            services.metrics, UNKNOWN, ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limited = is_api(scope["path"])
-        await answer(self._services, scope, receive, send, self._not_found, limited=limited)
+        await answer(self._services, scope, receive, send, self._not_found, endpoint=self._endpoint, limited=limited)
 
     async def _not_found(self, exchange: Exchange) -> Reply:
         return await unrouted(self._services, exchange, LearnFlowError(Code.NOT_FOUND))
@@ -97,7 +108,7 @@ def routes(services: Services) -> list[BaseRoute]:
     """Every route: fixed paths before those with a parameter, which would match them too."""
     by_path = sorted(OPERATIONS, key=lambda row: (row.path.count("{"), row.path))
     resources: list[BaseRoute] = [
-        Route(path, Resource(services, tuple(rows))) for path, rows in groupby(by_path, key=lambda row: row.path)
+        Route(path, Resource(services, path, tuple(rows))) for path, rows in groupby(by_path, key=lambda row: row.path)
     ]
     return resources + list(_pages(services))
 
@@ -119,7 +130,29 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
         (error_reference.PATH, _always(_fixed(error_reference.page(), HTML, policy))),
         ("/docs/{name}", _asset),
     ):
-        yield Route(path, Page(services, work))
+        yield Route(path, Page(services, path, work))
+    token = services.settings.metrics_token
+    if token is not None:
+        yield Route(METRICS, Page(services, METRICS, _metrics(services, token)))
+
+
+def _metrics(services: Services, token: str) -> Work:
+    """The figures of the server, for who has the token."""
+    from learnflow_http import metrics_page  # noqa: PLC0415 - takes 40 ms, for those who set the token
+
+    expected = secret_bytes(token)
+
+    async def work(exchange: Exchange) -> Reply:
+        given = exchange.credential()
+        if given is None:
+            raise LearnFlowError(Code.MISSING_TOKEN)
+        if not hmac.compare_digest(given.encode("latin-1"), expected):
+            raise LearnFlowError(Code.INVALID_TOKEN)
+        services.metrics.refresh()
+        body = await asyncio.to_thread(metrics_page.page, services.metrics)  # up to 50 ms, in which others are answered
+        return _fixed(body, metrics_page.CONTENT_TYPE, (b"cache-control", b"no-store"))
+
+    return work
 
 
 def _always(reply: Reply) -> Work:

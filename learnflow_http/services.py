@@ -10,6 +10,7 @@ from learnflow_core.ports import Storage
 from learnflow_core.usecases.enrollments import Gateways
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.exchange import BodyMemory, Network
+from learnflow_http.metrics import Metrics
 from learnflow_http.settings import Settings
 
 
@@ -25,6 +26,7 @@ class Services(NamedTuple):
     signer: TokenSigner
     passwords: PasswordHasher
     bodies: BodyMemory
+    metrics: Metrics
     trusted_proxies: tuple[Network, ...]
     clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]

@@ -168,6 +168,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting("Where clients reach the server, for links to it.", values.public_url, "URL"),
     ] = None
+    metrics_token: Annotated[
+        str | None,
+        Setting(
+            f"Secret that reads /metrics as a bearer token, {values.MIN_SECRET_BYTES} bytes or more; without one there"
+            " is no such page.",
+            values.secret,
+            "SECRET",
+            secret=True,
+        ),
+    ] = None
     log_format: Annotated[
         LogFormat,
         Setting(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.search import SearchQuery
@@ -86,11 +86,23 @@ class DriverTransaction(Protocol):
         """What the database finds wrong with itself, down to its pages; long work."""
 
 
+class Connections(NamedTuple):
+    """How a pool is used: connections that are lent and that are idle, and how many callers wait for one."""
+
+    in_use: int
+    idle: int
+    waiting: int
+
+
 Work = Callable[[DriverTransaction], Awaitable[T]]
 
 
 class Driver(Protocol):
     """A database that is open; the promises of `learnflow_core.ports.Storage`, one level lower."""
+
+    @property
+    def connections(self) -> Callable[[], Connections] | None:
+        """How its connections are used now, where it has a pool of them."""
 
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""

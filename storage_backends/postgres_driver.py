@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from learnflow_core.errors import LearnFlowError
-from storage_backends.driver import OverdueError, UncertainError, Work, unavailable
+from storage_backends.driver import Connections, OverdueError, UncertainError, Work, unavailable
 from storage_backends.postgres_pool import Connection, Pool
 from storage_backends.postgres_transaction import (
     FAILURES,
@@ -44,6 +44,10 @@ class PostgresDriver:
         self._read_deadline_s = read_deadline_s
         self._clock = clock
         self._writes: set[asyncio.Task[Any]] = set()
+
+    @property
+    def connections(self) -> Callable[[], Connections]:
+        return self._pool.connections
 
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         connection = await self._pool.take()

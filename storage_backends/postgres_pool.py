@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from storage_backends.driver import unavailable
+from storage_backends.driver import Connections, unavailable
 from storage_backends.postgres_transaction import FAILURES
 
 Connection = Any
@@ -55,6 +55,11 @@ class Pool:
         self._all_back: asyncio.Event | None = None
         self._full_until = 0.0
         self._away = False
+
+    def connections(self) -> Connections:
+        """How it is used now; a connection that is being made is in use."""
+        idle = len(self._idle)
+        return Connections(self._places - idle, idle, len(self._waiting))
 
     async def take(self) -> Connection:
         """A connection to be given back; `LearnFlowError(service_unavailable)` when there is none in time."""

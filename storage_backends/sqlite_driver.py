@@ -41,6 +41,8 @@ class SQLiteDriver:
     Without `readers` everything runs on the writer: a database in memory has no second connection.
     """
 
+    connections = None
+
     def __init__(
         self,
         writer: sqlite3.Connection,

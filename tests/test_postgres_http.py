@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from learnflow_http import metrics_page
 from learnflow_http.cli import learnflow
 from tests import scene
 from tests.postgres import Postgres
@@ -29,6 +30,19 @@ async def world(postgres: Postgres) -> AsyncIterator[World]:
 @pytest.fixture
 async def school(world: World) -> School:
     return await school_on(world, "professional")
+
+
+async def test_the_metrics_tell_how_the_connections_are_used(world: World) -> None:
+    services = world.services
+
+    async def told_inside(_tx: object) -> str:
+        services.metrics.refresh()
+        return metrics_page.page(services.metrics).decode()
+
+    assert 'learnflow_database_connections{state="in_use"} 1.0' in await services.storage.read(told_inside)
+    after = await told_inside(None)
+    assert 'learnflow_database_connections{state="in_use"} 0.0' in after
+    assert "learnflow_database_waiting 0.0" in after
 
 
 async def test_a_place_is_paid_for_once_and_given_back(school: School) -> None:

@@ -77,6 +77,17 @@ async def test_a_connection_is_made_when_it_is_needed_and_used_again(server: Ser
     assert len(server.made) == 1
 
 
+async def test_it_tells_how_many_are_lent_and_idle_and_how_many_wait(server: Server) -> None:
+    pool = server.pool(2)
+    held = [await pool.take(), await pool.take()]
+    assert pool.connections() == (2, 0, 0)
+    task, *_ = await waiting(pool.take())
+    assert pool.connections() == (2, 0, 1)
+    pool.give(held[0])
+    pool.give(await task)
+    assert pool.connections() == (1, 1, 0)
+
+
 async def test_there_are_never_more_than_the_size_and_who_came_first_is_served_first(server: Server) -> None:
     pool = server.pool(2)
     held = [await pool.take(), await pool.take()]

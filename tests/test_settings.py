@@ -53,6 +53,7 @@ GOOD = {
     "trusted_proxies": ("10.0.0.1", "10.0.0.0/8, 2001:db8::/32", ""),
     "refund_window_days": ("0", "14", "3650"),
     "public_url": ("https://api.example.com", "http://localhost:8000/learn/"),
+    "metrics_token": (SECRET, "x" * 32),
     "log_format": ("auto", "json", "plain"),
     "log_level": ("debug", "info", "warning", "error"),
     "max_connections": ("1", "100000"),
@@ -90,6 +91,7 @@ BAD = {
         "https://x:0",
         "https://",
     ),
+    "metrics_token": ("x" * 31,),
     "log_format": ("xml",),
     "log_level": ("INFO",),
     "max_connections": ("0",),
@@ -197,7 +199,14 @@ def test_a_secret_that_is_no_utf8_is_the_bytes_that_were_given() -> None:
 @given(st.text(min_size=8).filter(lambda text: text.isprintable() and " " not in text))
 def test_no_secret_stands_in_the_repr_of_settings(text: str) -> None:
     password = "".join(character for character in text if character not in "/?#@:%[]\\") + "pässword"
-    settings = load({"jwt_secret": f"{text}{SECRET}", "database": f"postgresql://user:{password}@host/name"}, {})
+    settings = load(
+        {
+            "jwt_secret": f"{text}{SECRET}",
+            "metrics_token": f"{text}{SECRET}",
+            "database": f"postgresql://user:{password}@host/name",
+        },
+        {},
+    )
     shown = f"{settings!r} {settings} {settings.__rich_repr__()}"
     assert SECRET not in shown
     assert password not in shown
@@ -205,7 +214,12 @@ def test_no_secret_stands_in_the_repr_of_settings(text: str) -> None:
 
 
 def test_no_secret_stands_in_a_refusal() -> None:
-    for name, value in (("jwt_secret", "tiny"), ("database", "postgresql:u:tiny@h"), ("limiter", "valkey:u:tiny@h")):
+    for name, value in (
+        ("jwt_secret", "tiny"),
+        ("metrics_token", "tiny"),
+        ("database", "postgresql:u:tiny@h"),
+        ("limiter", "valkey:u:tiny@h"),
+    ):
         with pytest.raises(SettingsError) as refusal:
             load({name: value}, {})
         assert "tiny" not in str(refusal.value)

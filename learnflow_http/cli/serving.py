@@ -28,6 +28,7 @@ from learnflow_http.cli.common import (
 from learnflow_http.edge import Edge, Limits, server
 from learnflow_http.edge.supervisor import Link, Supervisor, apart
 from learnflow_http.exchange import client_address
+from learnflow_http.metrics import Metrics
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services
 from learnflow_http.setting_values import sqlite_file
@@ -39,14 +40,22 @@ logger = logging.getLogger("learnflow.cli")
 class Application:
     """The ASGI app together with what it is made of, which lives as long as the app's lifespan and in its event loop.
 
-    A `limiter` is one that other processes share; without one, it is made. With `demo`, the demo's data is seen to
-    before the first request, and `tour` then tells how to use it.
+    A `limiter` and `metrics` are ones that other processes share; without them, they are made. With `demo`, the demo's
+    data is seen to before the first request, and `tour` then tells how to use it.
     """
 
-    def __init__(self, settings: Settings, *, limiter: LocalLimiter | None = None, demo: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        limiter: LocalLimiter | None = None,
+        metrics: Metrics | None = None,
+        demo: bool = False,
+    ) -> None:
         self.tour: demo_data.Tour | None = None
         self._settings = settings
         self._limiter = limiter
+        self._metrics = metrics
         self._demo = demo
         self._services: Services | None = None
         self._app: ASGIApp | None = None
@@ -68,7 +77,7 @@ class Application:
             else:
                 await send(message)
 
-        async with open_services(self._settings, limiter=self._limiter) as services:
+        async with open_services(self._settings, limiter=self._limiter, metrics=self._metrics) as services:
             if self._demo:
                 self.tour = await demo_data.prepare(services)
             self._services, self._app = services, create_app(services)
@@ -141,10 +150,12 @@ def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[s
     The limiter is the one that they share by memory; one behind a network is each worker's own.
     """
     addresses = [server.url(each) for each in sockets]
+    metrics = Metrics(settings.workers)
 
     def work(link: Link) -> None:
         logs.configure(settings.log_format, settings.log_level, pid=os.getpid())
-        app = Application(settings, limiter=limiter)
+        metrics.be_worker(link.number)
+        app = Application(settings, limiter=limiter, metrics=metrics)
         edge = _edge(settings, app)
         server.serve_at(sockets, app, edge=edge, on_started=lambda _: link.serves(), lifeline=link.lifeline)
 

@@ -37,9 +37,10 @@ MAX_FAILURES: Final = 5
 
 
 class Link(NamedTuple):
-    """What a worker has of its supervisor: `lifeline` is a descriptor that reads as ended when it is time to stop, and
-    `report` one to tell it by."""
+    """What a worker has of its supervisor: its `number`, from 0, which whoever replaces it has too; `lifeline`, a
+    descriptor that reads as ended when it is time to stop; and `report`, one to tell it by."""
 
+    number: int
     lifeline: int
     report: int
 
@@ -55,6 +56,7 @@ _SERVES: Final = b"+"
 class _Seat:
     """A place for one worker: who has it, what it reported, and when the next may have it."""
 
+    number: int
     pid: int = 0
     report: int = -1
     serves: bool = False
@@ -85,7 +87,7 @@ class Supervisor:
         self._work = work
         self._sockets = sockets
         self._stop_s = stop_s
-        self._seats = [_Seat() for _ in range(workers)]
+        self._seats = [_Seat(number) for number in range(workers)]
         self._lifeline = socket.socketpair()
         self._is_started = False
         self._failures = 0
@@ -129,22 +131,22 @@ class Supervisor:
         try:
             seat.pid = os.fork()
             if seat.pid == 0:
-                self._be_worker(end)
+                self._be_worker(seat.number, end)
         except OSError as error:
             self._replace(seat, f"no process: {error.strerror}")
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
             os.close(end)
 
-    def _be_worker(self, report: int) -> NoReturn:
+    def _be_worker(self, number: int, report: int) -> NoReturn:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in _HEARD:
-                signal.signal(number, signal.SIG_IGN if number in _STOPS else signal.SIG_DFL)
+            for heard in _HEARD:
+                signal.signal(heard, signal.SIG_IGN if heard in _STOPS else signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
             self._lifeline[1].close()
-            self._work(Link(self._lifeline[0].fileno(), report))
+            self._work(Link(number, self._lifeline[0].fileno(), report))
             status = 0
         except ServeError as error:
             os.write(report, str(error).encode())

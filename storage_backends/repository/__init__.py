@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from learnflow_core import ports
 from learnflow_core.model import Instant
 from learnflow_core.ports import Work
-from storage_backends.driver import Driver, DriverTransaction
+from storage_backends.driver import Connections, Driver, DriverTransaction
 from storage_backends.repository.accounts import Accounts, ApiKeys
 from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
@@ -45,6 +45,11 @@ class RepositoryStorage:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+
+    @property
+    def connections(self) -> Callable[[], Connections] | None:
+        """How the database's connections are used now, where it has a pool of them."""
+        return self._driver.connections
 
     async def read(self, work: Work[T]) -> T:
         return await self._driver.read(lambda tx: work(Repository(tx)))
