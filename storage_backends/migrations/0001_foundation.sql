@@ -59,10 +59,16 @@ CREATE UNIQUE INDEX users_by_email ON users (mode, email_key, account_id);
 CREATE UNIQUE INDEX users_by_external_id ON users (account_id, mode, external_id);
 CREATE INDEX users_in_order ON users (account_id, mode, created_at, id) WHERE deleted_at IS NULL;
 
--- Categories are made by the courses in them. `courses` counts the published ones, so that listing them reads no course.
+-- Categories are made by the courses in them.
 CREATE TABLE categories (
     slug TEXT COLLATE "C" NOT NULL PRIMARY KEY CHECK (length(slug) BETWEEN 1 AND 64),
-    name TEXT COLLATE "C" CHECK (length(name) BETWEEN 1 AND 200),
+    name TEXT COLLATE "C" CHECK (length(name) BETWEEN 1 AND 200)
+);
+
+-- How many published courses there are: in all (an empty name), in a category (`@design`), at a level (`~beginner`), and
+-- in a category at a level (`~beginner@design`).
+CREATE TABLE totals (
+    list TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     courses BIGINT NOT NULL CHECK (courses >= 0)
 );
 

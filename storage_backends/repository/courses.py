@@ -11,10 +11,11 @@ import msgspec
 
 from learnflow_core.model import Category, Course, CourseSummary, Mode, Section
 from learnflow_core.money import sort_key
-from learnflow_core.pagination import Slice
+from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import SLUG_PATTERN, course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
+from storage_backends.repository import totals
 from storage_backends.repository.paging import Listing, part
 from storage_backends.repository.sql import (
     MODES,
@@ -65,7 +66,7 @@ _ORDERS: dict[CourseSort, Listing[CourseSummary]] = {
     "-price": _by("price_key", falling=True),
 }
 _CATEGORIES = Listing(
-    "categories",
+    "categories JOIN totals ON totals.list = '@' || slug",
     "slug, COALESCE(name, slug), courses",
     lambda row: Category(*row),
     key=(("slug", str),),
@@ -95,7 +96,7 @@ class Courses:
             return False
         await insert(self._tx, "course_texts", _text_columns(course))
         await self._tx.index([(number, None, str(columns["search"]))])
-        await self._count(_counted([course]))
+        await totals.count(self._tx, _lists_of(course))
         return True
 
     async def add_all(self, courses: Sequence[Course]) -> None:
@@ -107,7 +108,7 @@ class Courses:
         await self._load("courses", rows)
         await self._load("course_texts", [_text_columns(course) for course in courses])
         await self._tx.index([(number, None, str(row["search"])) for number, row in enumerate(rows, first)])
-        await self._count(_counted(courses))
+        await totals.count(self._tx, sum(map(_lists_of, courses), Counter()))
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
@@ -121,7 +122,7 @@ class Courses:
         before = await self._tx.row(_LOCK, course.id)
         if before is None:
             raise LookupError(f"no course has the id {course.id}")
-        number, category, status, search = before
+        number, search, *filters = before
         await self._make_categories([course])
         columns = _replaceable(course)
         try:
@@ -133,15 +134,16 @@ class Courses:
         await self._tx.rows(_SET_TEXTS, course.id, *COURSES.pack(course, only=_TEXTS).values())
         if columns["search"] != search:
             await self._tx.index([(number, search, str(columns["search"]))])
-        changes = _counted([course])
-        changes.subtract([category] if status == "published" else [])
-        await self._count(changes)
+        changes = _lists_of(course)
+        changes.subtract(totals.lists_of(*filters))
+        await totals.count(self._tx, changes)
         return True
 
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        return await part(self._tx, _ORDERS[query.sort], paging, *self._segments(query, where))
+        known = await totals.total(self._tx, query) if isinstance(paging, Page) else None
+        return await part(self._tx, _ORDERS[query.sort], paging, *self._segments(query, where), total=known)
 
     async def known(self, course_ids: Collection[str]) -> frozenset[str]:
         rows = await self._tx.rows(_KNOWN, json_text(course_ids))
@@ -192,17 +194,9 @@ class Courses:
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
 
-    # Categories are written in one order, so that two transactions cannot block each other.
-
     async def _make_categories(self, courses: Iterable[Course]) -> None:
-        for slug in sorted({course.category for course in courses}):
-            await insert_unless(self._tx, "categories", {"slug": slug, "courses": 0}, "(slug)")
-
-    async def _count(self, changes: Mapping[str, int]) -> None:
-        """Count so many more, or fewer, published courses in categories."""
-        for slug, change in sorted(changes.items()):
-            if change:
-                await self._tx.rows("UPDATE categories SET courses = courses + $2 WHERE slug = $1", slug, change)
+        for slug in sorted({course.category for course in courses}):  # in one order: nobody waits in a circle
+            await insert_unless(self._tx, "categories", {"slug": slug}, "(slug)")
 
 
 def tokens(course: Course) -> str:
@@ -226,19 +220,18 @@ def _text_columns(course: Course) -> dict[str, Value]:
     return {"course_id": course.id} | COURSES.pack(course, only=_TEXTS)
 
 
-def _counted(courses: Iterable[Course]) -> Counter[str]:
-    """How many of the courses a list of each category shows."""
-    return Counter(course.category for course in courses if course.status == "published")
+def _lists_of(course: Course) -> Counter[str]:
+    return totals.lists_of(course.category, course.level, course.status)
 
 
 # A guarded UPDATE that answers the row is a lock on every database, and shows what the row was.
-_LOCK = "UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING n, category, status, search"
+_LOCK = "UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING n, search, category, level, status"
 _SET_BASE = "UPDATE courses SET students_base = $2, total_students = live_taken + CAST($2 AS BIGINT) WHERE id = $1"
 _SET_TEXTS = "UPDATE course_texts SET description = $2, curriculum = $3 WHERE course_id = $1"
 _KNOWN = "SELECT id FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _WITH_EXTERNAL_IDS = "WHERE account_id = $1 AND external_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
 _NAME_CATEGORY = (
-    "INSERT INTO categories (slug, name, courses) VALUES ($1, $2, 0) "
+    "INSERT INTO categories (slug, name) VALUES ($1, $2) "
     "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL"
 )
 _TAKE_NUMBERS = (
