@@ -38,6 +38,8 @@ QUERIES: Final = {
     "level": CourseQuery("popular", level="beginner"),
     "category and level": CourseQuery("popular", category="design-1", level="beginner"),
     "category by price": CourseQuery("price", category="design-1"),
+    "a rare level, newest": CourseQuery("newest", level="advanced"),
+    "category and rare level by rating": CourseQuery("rating", category="design-1", level="advanced"),
 }
 SEARCHES: Final = {
     "a rare word": "mingtoness",
