@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "limiter": "decisions of the limiter beside floors and peers, in memory and over Valkey; bytes a key",
+    "catalogue": "lists, pages and searches of the storage, at any number of courses",
     "http": "the courses list and the enrolment beside the floor of the same server",
 }
 """The module `benchmarks.<name>` has `run(argv) -> int`, and is loaded only when it is asked for."""
@@ -16,7 +17,7 @@ def main(argv: list[str]) -> int:
     """Run the benchmark named first, with the arguments behind it; without a name, list them all."""
     if not argv:
         for name, measures in BENCHMARKS.items():
-            print(f"python -m benchmarks {name:<8}  {measures}")
+            print(f"python -m benchmarks {name:<9}  {measures}")
         return 0
     name, *arguments = argv
     if name not in BENCHMARKS:

@@ -91,8 +91,7 @@ async def _user(tx: Transaction, owner: Actor, number: int, ctx: Context) -> Use
 
 
 async def _publish(tx: Transaction, catalogue: list[Course]) -> None:
-    for course in catalogue:
-        await tx.courses.add(course)
+    await tx.courses.add_all(catalogue)
 
 
 async def _token(tx: Transaction, signer: TokenSigner, owner: Actor, ctx: Context) -> str:

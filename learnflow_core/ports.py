@@ -174,11 +174,14 @@ class Courses(Protocol):
     async def add(self, course: Course) -> bool:
         """Keep a new course; False when its external id is another's in the account."""
 
+    async def add_all(self, courses: Sequence[Course]) -> None:
+        """Keep many new courses; the caller knows that their external ids are nobody else's in their accounts."""
+
     async def get(self, course_id: str) -> Course | None:
         """The course with this id, whatever its status."""
 
-    async def by_external_id(self, account_id: str, external_id: str) -> Course | None:
-        """The account's course with this external id."""
+    async def by_external_ids(self, account_id: str, external_ids: Collection[str]) -> Mapping[str, Course]:
+        """The account's courses that have one of these external ids, by it."""
 
     async def put(self, course: Course) -> bool:
         """Replace the course with this id, its place in the index and the counts of its category."""

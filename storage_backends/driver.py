@@ -25,6 +25,10 @@ Row = tuple[Any, ...]
 """One row of an answer, a `Value` for each column."""
 
 
+Entry = tuple[int, str | None, str]
+"""What the search index is to hold of a course: its number, the tokens there were (None: it is new), and its tokens."""
+
+
 class UnusableDatabaseError(Exception):
     """The database cannot be served as it is; the message tells an operator why, and what helps."""
 
@@ -76,8 +80,11 @@ class DriverTransaction(Protocol):
         """The index's own text for a search. `markers` are tokens that other conditions of the statement imply: an
         index that gains by them may ask for them too."""
 
-    async def index(self, number: int, old: str | None, new: str) -> None:
-        """Put the tokens `new` of the course with this number into the index, in place of `old`."""
+    async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Keep many new rows in the quickest way that the database has; `DuplicateError` when one of them exists."""
+
+    async def index(self, entries: Sequence[Entry]) -> None:
+        """Put the tokens of courses into the index, in place of what it had of them."""
 
     async def indexed(self) -> Sequence[Row]:
         """Every token of the index, with how many courses have it."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import coroutine
 from typing import Any, Final, TypeVar
 
 import asyncpg
 
 from learnflow_core.search import SearchQuery
-from storage_backends.driver import DuplicateError, OverdueError, Part, RefusedError, Row, Value, unavailable
+from storage_backends.driver import DuplicateError, Entry, OverdueError, Part, RefusedError, Row, Value, unavailable
 
 T = TypeVar("T")
 
@@ -79,19 +79,8 @@ class PostgresTransaction:
         self._connection = None
 
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
-        if self._connection is None:
-            raise RuntimeError("this transaction is over")
-        connection, timeout = self._connection, patience(self._left())
-        self.asking = True
-        try:
+        with self._asking() as (connection, timeout):
             return [tuple(row) for row in await connection.fetch(sql, *args, timeout=timeout)]
-        except FAILURES as error:
-            meaning = self._meaning(error, closed=connection.is_closed())
-            if meaning is error:
-                raise
-            raise meaning from error
-        finally:
-            self.asking = False
 
     async def row(self, sql: str, *args: Value) -> Row | None:
         found = await self.rows(sql, *args)
@@ -117,7 +106,11 @@ class PostgresTransaction:
         everything = _all_of(query, "")
         return everything if part == "all" else f"({everything}) & !({title})"
 
-    async def index(self, number: int, old: str | None, new: str) -> None:
+    async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        with self._asking() as (connection, timeout):
+            await connection.copy_records_to_table(table, columns=columns, records=rows, timeout=timeout)
+
+    async def index(self, entries: Sequence[Entry]) -> None:
         """Nothing: the column that is indexed follows `courses.search` by itself."""
 
     async def indexed(self) -> Sequence[Row]:
@@ -129,6 +122,23 @@ class PostgresTransaction:
         return [f"{count} pages had a wrong checksum" for (count,) in pages] + [
             f"the index {name} is not valid" for (name,) in indexes
         ]
+
+    @contextmanager
+    def _asking(self) -> Iterator[tuple[Any, float | None]]:
+        """The connection and for how long to wait for it; what it raises inside is told as what it means."""
+        if self._connection is None:
+            raise RuntimeError("this transaction is over")
+        connection, timeout = self._connection, patience(self._left())
+        self.asking = True
+        try:
+            yield connection, timeout
+        except FAILURES as error:
+            meaning = self._meaning(error, closed=connection.is_closed())
+            if meaning is error:
+                raise
+            raise meaning from error
+        finally:
+            self.asking = False
 
     def _meaning(self, error: Exception, *, closed: bool) -> Exception:
         if not self._writes and getattr(error, "sqlstate", None) == "25006":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from learnflow_core.search import SearchQuery
-from storage_backends.driver import DuplicateError, OverdueError, Part, RefusedError, Row, Value, unavailable
+from storage_backends.driver import DuplicateError, Entry, OverdueError, Part, RefusedError, Row, Value, unavailable
 
 _NAMES: Final = [str(number) for number in range(1, 100)]
 """What `$1`, `$2`, … are called when they are bound by name: an order of first appearance would be another one."""
@@ -88,14 +88,8 @@ class SQLiteTransaction:
         self._connection = None
 
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
-        if self._connection is None:
-            raise RuntimeError("this transaction is over")
-        if self._deadline is not None and self._deadline.passed():
-            raise OverdueError
-        try:
-            return self._connection.execute(sql, bound(args)).fetchall()
-        except sqlite3.Error as error:
-            raise self._meaning(error) from error
+        with self._open() as connection:
+            return connection.execute(sql, bound(args)).fetchall()
 
     async def row(self, sql: str, *args: Value) -> Row | None:
         found = await self.rows(sql, *args)
@@ -119,11 +113,18 @@ class SQLiteTransaction:
         everything = _all_of(query, "", markers)
         return everything if part == "all" else f"({everything}) NOT ({title})"
 
-    async def index(self, number: int, old: str | None, new: str) -> None:
-        if old is not None:  # an index without texts of its own must be told what to take out
-            forget = "INSERT INTO course_index (course_index, rowid, search) VALUES ('delete', $1, $2)"
-            await self.rows(forget, number, old)
-        await self.rows("INSERT INTO course_index (rowid, search) VALUES ($1, $2)", number, new)
+    async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        marks = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our own names
+        with self._open() as connection:
+            connection.executemany(sql, rows)
+
+    async def index(self, entries: Sequence[Entry]) -> None:
+        with self._open() as connection:
+            # An index without texts of its own must be told what to take out.
+            gone = [(number, old) for number, old, _ in entries if old is not None]
+            connection.executemany(_FORGET, gone)
+            connection.executemany(_INDEX, [(number, new) for number, _, new in entries])
 
     async def indexed(self) -> Sequence[Row]:
         return await self.rows("SELECT term, doc FROM course_index_tokens")
@@ -133,10 +134,26 @@ class SQLiteTransaction:
         orphans = await self.rows("PRAGMA foreign_key_check")
         return found + [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
 
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The connection, while there is time; what it raises inside is told as what it means."""
+        if self._connection is None:
+            raise RuntimeError("this transaction is over")
+        if self._deadline is not None and self._deadline.passed():
+            raise OverdueError
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            raise self._meaning(error) from error
+
     def _meaning(self, error: sqlite3.Error) -> Exception:
         if self._deadline is not None and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
             return RuntimeError("work that was given to read tried to write")
         return translated(error)
+
+
+_FORGET = "INSERT INTO course_index (course_index, rowid, search) VALUES ('delete', ?, ?)"
+_INDEX = "INSERT INTO course_index (rowid, search) VALUES (?, ?)"
 
 
 def _all_of(query: SearchQuery, mark: str, markers: Sequence[str]) -> str:

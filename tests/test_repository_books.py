@@ -34,7 +34,13 @@ WRONG = {
     "UPDATE courses SET total_students = 7 WHERE id = 'crs_1'": [
         "course crs_1: it shows 7 students, but has 1, and no sweep is due",
     ],
-    "UPDATE categories SET courses = 9": ["category development: it counts 9 published courses, but has 4"],
+    "UPDATE totals SET courses = 9 WHERE list <> ''": [
+        f"list '{name}': it counts 9 published courses, but has 4"
+        for name in ("@development", "~all", "~all@development")
+    ],
+    "UPDATE totals SET courses = 0 WHERE list = ''": ["list '': it counts 0 published courses, but has 4"],
+    "DELETE FROM totals WHERE list = '~all'": ["list '~all': it counts 0 published courses, but has 4"],
+    "INSERT INTO totals (list, courses) VALUES ('@art', 1)": ["list '@art': it counts 1 published courses, but has 0"],
     "UPDATE payments SET status = 'declined'": ["enrolment enr_3: it is active, but its payment pay_3 is declined"],
     "UPDATE payments SET mode = 'test'": ["enrolment enr_3: it is active, but its payment pay_3 is not there"],
     "UPDATE enrollments SET payment_id = 'pay_9' WHERE id = 'enr_3'": [

@@ -94,7 +94,7 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.users.by_email("x", "live", None)
     await tx.courses.put(course(title="New"))
     await tx.courses.get("crs_1")
-    await tx.courses.by_external_id("acct_1", "x")
+    await tx.courses.by_external_ids("acct_1", ["x"])
     await tx.courses.known(["crs_1"])
     await tx.courses.name_category("development", "Development")
     await tx.courses.free_seat("crs_3", "live")

@@ -278,7 +278,17 @@ async def emptied(storage: Storage) -> None:
 
 TABLES = (
     *("sandbox_charges", "replies", "revoked_tokens", "refresh_tokens", "token_families", "certificates"),
-    *("payment_methods", "payments", "enrollments", "unsettled", "course_texts", "courses", "categories", "counters"),
+    *(
+        "payment_methods",
+        "payments",
+        "enrollments",
+        "unsettled",
+        "course_texts",
+        "courses",
+        "categories",
+        "totals",
+        "counters",
+    ),
     *("api_keys", "users", "accounts"),
 )
 """In an order in which nothing refers to what is gone."""

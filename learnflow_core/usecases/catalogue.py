@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -44,20 +44,31 @@ async def import_courses(
 
     No two rows may have the same external id. With `dry_run`, what would happen, and the transaction may be a read.
     """
-    return [await _import(tx, account, row, ctx, dry_run=dry_run) for row in rows]
-
-
-async def _import(tx: Transaction, account: Account, row: ImportedCourse, ctx: Context, *, dry_run: bool) -> Outcome:
-    existing = await tx.courses.by_external_id(account.id, row.external_id)
-    course = _new(account, row, ctx) if existing is None else msgspec.structs.replace(existing, **_said(row))
-    if course == existing:
-        return "unchanged"
+    existing = await tx.courses.by_external_ids(account.id, [row.external_id for row in rows])
+    added, updated, outcomes, names = list[Course](), list[Course](), list[Outcome](), dict[str, str]()
+    for row in rows:
+        before = existing.get(row.external_id)
+        course = _new(account, row, ctx) if before is None else msgspec.structs.replace(before, **_said(row))
+        if course == before:
+            outcomes.append("unchanged")
+            continue
+        (added if before is None else updated).append(msgspec.structs.replace(course, updated_at=ctx.now))
+        outcomes.append("added" if before is None else "updated")
+        names.setdefault(row.category, row.category_name)
     if not dry_run:
-        course = msgspec.structs.replace(course, updated_at=ctx.now)
-        kept = await (tx.courses.add(course) if existing is None else tx.courses.put(course))
+        await _keep(tx, added, updated, names)
+    return outcomes
+
+
+async def _keep(
+    tx: Transaction, added: Sequence[Course], updated: Sequence[Course], category_names: Mapping[str, str]
+) -> None:
+    await tx.courses.add_all(added)
+    for course in updated:
+        kept = await tx.courses.put(course)
         assert kept, "the external id is this course's own"
-        await tx.courses.name_category(row.category, row.category_name)
-    return "added" if existing is None else "updated"
+    for slug, name in category_names.items():
+        await tx.courses.name_category(slug, name)
 
 
 def _said(row: ImportedCourse) -> dict[str, Any]:

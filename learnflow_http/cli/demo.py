@@ -144,8 +144,7 @@ async def _add_courses(services: Services, accounts: dict[Plan, Account]) -> Non
 
 
 async def _add(tx: Transaction, batch: list[Course]) -> None:
-    for course in batch:
-        await tx.courses.add(course)
+    await tx.courses.add_all(batch)
     for slug, name in category_names().items():
         await tx.courses.name_category(slug, name)
 

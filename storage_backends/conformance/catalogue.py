@@ -20,7 +20,7 @@ from storage_backends.conformance.base import Suite, same
 from storage_backends.conformance.lists import assert_list, ids
 from storage_backends.conformance.samples import HOSTILE, account, course, enrollment, keep, stage, user
 from storage_backends.conformance.search import LEVELS, expected
-from storage_backends.driver import RefusedError
+from storage_backends.driver import DuplicateError, RefusedError
 
 replace = msgspec.structs.replace
 SORTS: tuple[CourseSort, ...] = get_args(CourseSort)
@@ -51,8 +51,10 @@ class Catalogue(Suite):
         )
         await keep(storage, kept)
         assert same(await storage.read(lambda tx: tx.courses.get("crs_1")), kept)
-        assert same(await storage.read(lambda tx: tx.courses.by_external_id("acct_1", HOSTILE[:20])), kept)
-        assert await storage.read(lambda tx: tx.courses.by_external_id("acct_2", HOSTILE[:20])) is None
+        found = await storage.read(lambda tx: tx.courses.by_external_ids("acct_1", ["other", HOSTILE[:20]]))
+        assert list(found) == [HOSTILE[:20]]
+        assert same(found[HOSTILE[:20]], kept)
+        assert await storage.read(lambda tx: tx.courses.by_external_ids("acct_2", [HOSTILE[:20]])) == {}
         changed = course(created_by="usr_1", students_base=7, created_at=-5, updated_at=9, category="design")
         assert await storage.write(lambda tx: tx.courses.put(changed)) is True
         assert same(await storage.read(lambda tx: tx.courses.get("crs_1")), changed)
@@ -80,6 +82,24 @@ class Catalogue(Suite):
         asked = ["crs_1", "crs_2", "crs_3", "", HOSTILE]
         assert await storage.read(lambda tx: tx.courses.known(asked)) == {"crs_1", "crs_2"}
         assert await storage.read(lambda tx: tx.courses.known([])) == frozenset()
+
+    async def test_courses_kept_at_once_are_as_if_kept_one_by_one(self, storage: Storage) -> None:
+        first = course("crs_0", title=HOSTILE, external_id="x", seats=3, students_base=5)
+        others = [course(f"crs_{number}", category="art", rating=490, students_base=number) for number in (1, 2)]
+        await keep(storage, account(), course("crs_9", title="Before"))
+        await storage.write(lambda tx: tx.courses.add_all([first, *others, course("crs_3", status="draft")]))
+        await storage.write(lambda tx: tx.courses.add_all([]))
+        await keep(storage, course("crs_8", title="After"))
+        for one in (first, *others):
+            assert same(await storage.read(lambda tx, at=one.id: tx.courses.get(at)), one)  # type: ignore[misc]
+        assert await _categories(storage) == [Category("art", "art", 2), Category("development", "development", 3)]
+        assert await _found(storage, "title") == ["crs_2", "crs_1"]
+
+    async def test_of_courses_kept_at_once_none_is_kept_when_one_exists(self, storage: Storage) -> None:
+        await keep(storage, account(), course("crs_2"))
+        with pytest.raises(DuplicateError):
+            await storage.write(lambda tx: tx.courses.add_all([course("crs_1"), course("crs_2")]))
+        assert await storage.read(lambda tx: tx.courses.get("crs_1")) is None
 
     @pytest.mark.parametrize("sort", SORTS)
     async def test_courses_come_in_the_order_of_their_sort_under_every_filter(

@@ -59,10 +59,16 @@ CREATE UNIQUE INDEX users_by_email ON users (mode, email_key, account_id);
 CREATE UNIQUE INDEX users_by_external_id ON users (account_id, mode, external_id);
 CREATE INDEX users_in_order ON users (account_id, mode, created_at, id) WHERE deleted_at IS NULL;
 
--- Categories are made by the courses in them. `courses` counts the published ones, so that listing them reads no course.
+-- Categories are made by the courses in them.
 CREATE TABLE categories (
     slug TEXT COLLATE "C" NOT NULL PRIMARY KEY CHECK (length(slug) BETWEEN 1 AND 64),
-    name TEXT COLLATE "C" CHECK (length(name) BETWEEN 1 AND 200),
+    name TEXT COLLATE "C" CHECK (length(name) BETWEEN 1 AND 200)
+);
+
+-- How many published courses there are: in all (an empty name), in a category (`@design`), at a level (`~beginner`), and
+-- in a category at a level (`~beginner@design`).
+CREATE TABLE totals (
+    list TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     courses BIGINT NOT NULL CHECK (courses >= 0)
 );
 
@@ -103,9 +109,13 @@ CREATE INDEX courses_popular ON courses (status, total_students, id);
 CREATE INDEX courses_popular_in_category ON courses (status, category, total_students, id);
 CREATE INDEX courses_popular_at_level ON courses (status, level, total_students, id);
 CREATE INDEX courses_popular_in_category_at_level ON courses (status, category, level, total_students, id);
-CREATE INDEX courses_newest ON courses (status, created_at, id);
-CREATE INDEX courses_by_rating ON courses (status, rating, id);
-CREATE INDEX courses_by_price ON courses (status, price_key, id);
+-- Of the other orders each has two, and both know the level: there are four, so few entries are passed over for one.
+CREATE INDEX courses_newest ON courses (status, created_at, id, level);
+CREATE INDEX courses_newest_in_category ON courses (status, category, created_at, id, level);
+CREATE INDEX courses_by_rating ON courses (status, rating, id, level);
+CREATE INDEX courses_by_rating_in_category ON courses (status, category, rating, id, level);
+CREATE INDEX courses_by_price ON courses (status, price_key, id, level);
+CREATE INDEX courses_by_price_in_category ON courses (status, category, price_key, id, level);
 
 -- The long texts of a course, which only its own page shows.
 CREATE TABLE course_texts (

@@ -20,6 +20,9 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('courses', 'courses_popular_in_category', '100000 50000 2500 2 1'),
     ('courses', 'courses_popular_at_level', '100000 50000 12500 5 1'),
     ('courses', 'courses_popular_in_category_at_level', '100000 50000 2500 600 2 1'),
-    ('courses', 'courses_newest', '100000 50000 2 1'),
-    ('courses', 'courses_by_rating', '100000 50000 1000 1'),
-    ('courses', 'courses_by_price', '100000 50000 500 1');
+    ('courses', 'courses_newest', '100000 50000 2 1 1'),
+    ('courses', 'courses_newest_in_category', '100000 50000 2500 2 1 1'),
+    ('courses', 'courses_by_rating', '100000 50000 1000 1 1'),
+    ('courses', 'courses_by_rating_in_category', '100000 50000 2500 50 1 1'),
+    ('courses', 'courses_by_price', '100000 50000 500 1 1'),
+    ('courses', 'courses_by_price_in_category', '100000 50000 2500 25 1 1');

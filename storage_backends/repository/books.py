@@ -47,12 +47,15 @@ _QUESTIONS |= {
         SELECT id, total_students, students_base + live_taken FROM courses
         WHERE total_students <> students_base + live_taken AND id NOT IN (SELECT course_id FROM unsettled) ORDER BY id
     """,
-    "category {}: it counts {} published courses, but has {}": """
-        SELECT slug, counted, held FROM (
-            SELECT slug, courses AS counted, (
-                SELECT count(*) FROM courses WHERE category = categories.slug AND status = 'published'
-            ) AS held FROM categories
-        ) AS shelves WHERE counted <> held ORDER BY slug
+    "list '{}': it counts {} published courses, but has {}": """
+        SELECT list, CAST(SUM(counted) AS BIGINT), CAST(SUM(held) AS BIGINT) FROM (
+            SELECT list, courses AS counted, 0 AS held FROM totals
+            UNION ALL SELECT '', 0, count(*) FROM courses WHERE status = 'published'
+            UNION ALL SELECT '@' || category, 0, count(*) FROM courses WHERE status = 'published' GROUP BY category
+            UNION ALL SELECT '~' || level, 0, count(*) FROM courses WHERE status = 'published' GROUP BY level
+            UNION ALL SELECT '~' || level || '@' || category, 0, count(*) FROM courses
+                WHERE status = 'published' GROUP BY level, category
+        ) AS counts GROUP BY list HAVING SUM(counted) <> SUM(held) ORDER BY list
     """,
     # A paid enrolment that is cancelled and not refunded belongs to a user who was deleted.
     "enrolment {}: it is {}, but its payment {} is {}": """

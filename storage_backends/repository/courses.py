@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from learnflow_core.model import Category, Course, CourseSummary, Mode, Section
 from learnflow_core.money import sort_key
-from learnflow_core.pagination import Slice
+from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import SLUG_PATTERN, course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
+from storage_backends.repository import totals
 from storage_backends.repository.paging import Listing, part
 from storage_backends.repository.sql import (
     MODES,
@@ -64,7 +66,7 @@ _ORDERS: dict[CourseSort, Listing[CourseSummary]] = {
     "-price": _by("price_key", falling=True),
 }
 _CATEGORIES = Listing(
-    "categories",
+    "categories JOIN totals ON totals.list = '@' || slug",
     "slug, COALESCE(name, slug), courses",
     lambda row: Category(*row),
     key=(("slug", str),),
@@ -87,30 +89,41 @@ class Courses:
         self._tx = tx
 
     async def add(self, course: Course) -> bool:
-        number = await self._next_number()
-        await self._make_category(course.category)
-        columns = _replaceable(course) | COURSES.pack(course, only=_FIXED)
-        counted = {"n": number, "students_base": course.students_base, "total_students": course.students_base}
-        if not await insert_unless(self._tx, "courses", columns | counted):
+        number = await self._numbers(1)
+        await self._make_categories([course])
+        columns = _new_columns(course, number)
+        if not await insert_unless(self._tx, "courses", columns):
             return False
-        await insert(self._tx, "course_texts", {"course_id": course.id} | COURSES.pack(course, only=_TEXTS))
-        await self._tx.index(number, None, str(columns["search"]))
-        await self._count(None, _counts_in(course))
+        await insert(self._tx, "course_texts", _text_columns(course))
+        await self._tx.index([(number, None, str(columns["search"]))])
+        await totals.count(self._tx, _lists_of(course))
         return True
+
+    async def add_all(self, courses: Sequence[Course]) -> None:
+        if not courses:
+            return
+        first = await self._numbers(len(courses))
+        await self._make_categories(courses)
+        rows = [_new_columns(course, number) for number, course in enumerate(courses, first)]
+        await self._load("courses", rows)
+        await self._load("course_texts", [_text_columns(course) for course in courses])
+        await self._tx.index([(number, None, str(row["search"])) for number, row in enumerate(rows, first)])
+        await totals.count(self._tx, sum(map(_lists_of, courses), Counter()))
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
 
-    async def by_external_id(self, account_id: str, external_id: str) -> Course | None:
-        wanted = COURSES.select("WHERE account_id = $1 AND external_id = $2")
-        return COURSES.maybe(await self._tx.row(wanted, account_id, external_id))
+    async def by_external_ids(self, account_id: str, external_ids: Collection[str]) -> Mapping[str, Course]:
+        wanted = COURSES.select(_WITH_EXTERNAL_IDS)
+        found = map(COURSES.make, await self._tx.rows(wanted, account_id, json_text(external_ids)))
+        return {course.external_id: course for course in found if course.external_id is not None}
 
     async def put(self, course: Course) -> bool:
         before = await self._tx.row(_LOCK, course.id)
         if before is None:
             raise LookupError(f"no course has the id {course.id}")
-        number, category, status, search = before
-        await self._make_category(course.category)
+        number, search, *filters = before
+        await self._make_categories([course])
         columns = _replaceable(course)
         try:
             async with self._tx.savepoint():
@@ -120,14 +133,17 @@ class Courses:
         await self._tx.rows(_SET_BASE, course.id, course.students_base)
         await self._tx.rows(_SET_TEXTS, course.id, *COURSES.pack(course, only=_TEXTS).values())
         if columns["search"] != search:
-            await self._tx.index(number, search, str(columns["search"]))
-        await self._count(category if status == "published" else None, _counts_in(course))
+            await self._tx.index([(number, search, str(columns["search"]))])
+        changes = _lists_of(course)
+        changes.subtract(totals.lists_of(*filters))
+        await totals.count(self._tx, changes)
         return True
 
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        return await part(self._tx, _ORDERS[query.sort], paging, *self._segments(query, where))
+        known = await totals.total(self._tx, query) if isinstance(paging, Page) else None
+        return await part(self._tx, _ORDERS[query.sort], paging, *self._segments(query, where), total=known)
 
     async def known(self, course_ids: Collection[str]) -> frozenset[str]:
         rows = await self._tx.rows(_KNOWN, json_text(course_ids))
@@ -169,20 +185,18 @@ class Courses:
         if mode == "live":
             await insert_unless(self._tx, "unsettled", {"course_id": course_id}, "(course_id)")
 
-    async def _next_number(self) -> int:
-        row = await self._tx.row(_NEXT_NUMBER)
+    async def _numbers(self, count: int) -> int:
+        """The first of so many numbers that no course has had."""
+        row = await self._tx.row(_TAKE_NUMBERS, count)
         assert row is not None, "an upsert answers its row"
-        return int(row[0])
+        return int(row[0]) - count + 1
 
-    async def _make_category(self, slug: str) -> None:
-        await insert_unless(self._tx, "categories", {"slug": slug, "courses": 0}, "(slug)")
+    async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
+        await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
 
-    async def _count(self, before: str | None, now: str | None) -> None:
-        """Count a published course that was in one category (null: none) and now is in another."""
-        if before != now:
-            changes = [(slug, change) for slug, change in ((before, -1), (now, 1)) if slug is not None]
-            for slug, change in sorted(changes):  # in one order, so that two of these cannot block each other
-                await self._tx.rows("UPDATE categories SET courses = courses + $2 WHERE slug = $1", slug, change)
+    async def _make_categories(self, courses: Iterable[Course]) -> None:
+        for slug in sorted({course.category for course in courses}):  # in one order: nobody waits in a circle
+            await insert_unless(self._tx, "categories", {"slug": slug}, "(slug)")
 
 
 def tokens(course: Course) -> str:
@@ -196,22 +210,33 @@ def _replaceable(course: Course) -> dict[str, Value]:
     return replaced | {"price_key": sort_key(course.price), "search": tokens(course)}
 
 
-def _counts_in(course: Course) -> str | None:
-    return course.category if course.status == "published" else None
+def _new_columns(course: Course, number: int) -> dict[str, Value]:
+    """Every column of `courses` that has no default."""
+    counted = {"n": number, "students_base": course.students_base, "total_students": course.students_base}
+    return _replaceable(course) | COURSES.pack(course, only=_FIXED) | counted
+
+
+def _text_columns(course: Course) -> dict[str, Value]:
+    return {"course_id": course.id} | COURSES.pack(course, only=_TEXTS)
+
+
+def _lists_of(course: Course) -> Counter[str]:
+    return totals.lists_of(course.category, course.level, course.status)
 
 
 # A guarded UPDATE that answers the row is a lock on every database, and shows what the row was.
-_LOCK = "UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING n, category, status, search"
+_LOCK = "UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING n, search, category, level, status"
 _SET_BASE = "UPDATE courses SET students_base = $2, total_students = live_taken + CAST($2 AS BIGINT) WHERE id = $1"
 _SET_TEXTS = "UPDATE course_texts SET description = $2, curriculum = $3 WHERE course_id = $1"
 _KNOWN = "SELECT id FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
+_WITH_EXTERNAL_IDS = "WHERE account_id = $1 AND external_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
 _NAME_CATEGORY = (
-    "INSERT INTO categories (slug, name, courses) VALUES ($1, $2, 0) "
+    "INSERT INTO categories (slug, name) VALUES ($1, $2) "
     "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL"
 )
-_NEXT_NUMBER = (
-    "INSERT INTO counters (name, n) VALUES ('courses', 1) "
-    "ON CONFLICT (name) DO UPDATE SET n = counters.n + 1 RETURNING n"
+_TAKE_NUMBERS = (
+    "INSERT INTO counters (name, n) VALUES ('courses', $1) "
+    "ON CONFLICT (name) DO UPDATE SET n = counters.n + excluded.n RETURNING n"
 )
 _TAKE_UNSETTLED = (
     "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "

@@ -41,22 +41,28 @@ class Listing(Generic[T]):
         return ", ".join(column for column, _ in self.key)
 
 
-async def part(tx: DriverTransaction, listing: Listing[T], paging: Paging, *segments: Where) -> Slice[T]:
+async def part(
+    tx: DriverTransaction, listing: Listing[T], paging: Paging, *segments: Where, total: int | None = None
+) -> Slice[T]:
     """What `paging` asks for of the items that the segments hold: first all of the first, then all of the next.
+
+    `total` is how many a single segment holds, where that is known without counting them.
 
     A position is the number of its segment and the item's key. One that this list cannot have given out is
     `invalid_parameter` (`cursor`).
     """
     if isinstance(paging, Page):
-        return await _page(tx, listing, paging, segments)
+        return await _page(tx, listing, paging, segments, total)
     return await _after(tx, listing, paging, segments)
 
 
-async def _page(tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Where]) -> Slice[T]:
+async def _page(
+    tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Where], known: int | None
+) -> Slice[T]:
     items: list[T] = []
     total = 0
     for where in segments:
-        count = await _count(tx, listing, where)
+        count = await _count(tx, listing, where) if known is None else known
         offset = max(0, page.offset - total)
         wanted = page.limit - len(items)
         if wanted and offset < count:
