@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -29,6 +28,7 @@ from storage_backends.repository.sql import (
     texts,
     update,
 )
+from storage_backends.repository.standing import COLUMNS, Change, Standing
 
 _RATING = Codec(
     ("rating",), lambda value: (-1 if value is None else value,), lambda value: None if value < 0 else value
@@ -95,8 +95,7 @@ class Courses:
         if not await insert_unless(self._tx, "courses", columns):
             return False
         await insert(self._tx, "course_texts", _text_columns(course))
-        await self._tx.index([(number, None, str(columns["search"]))])
-        await totals.count(self._tx, _lists_of(course))
+        await self._follow([(None, _standing(columns))])
         return True
 
     async def add_all(self, courses: Sequence[Course]) -> None:
@@ -107,8 +106,7 @@ class Courses:
         rows = [_new_columns(course, number) for number, course in enumerate(courses, first)]
         await self._load("courses", rows)
         await self._load("course_texts", [_text_columns(course) for course in courses])
-        await self._tx.index([(number, None, str(row["search"])) for number, row in enumerate(rows, first)])
-        await totals.count(self._tx, sum(map(_lists_of, courses), Counter()))
+        await self._follow([(None, _standing(row)) for row in rows])
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
@@ -122,21 +120,16 @@ class Courses:
         before = await self._tx.row(_LOCK, course.id)
         if before is None:
             raise LookupError(f"no course has the id {course.id}")
-        number, search, *filters = before
         await self._make_categories([course])
-        columns = _replaceable(course)
         try:
             async with self._tx.savepoint():
-                await update(self._tx, "courses", course.id, columns)
+                await update(self._tx, "courses", course.id, _replaceable(course))
         except DuplicateError:
             return False
-        await self._tx.rows(_SET_BASE, course.id, course.students_base)
         await self._tx.rows(_SET_TEXTS, course.id, *COURSES.pack(course, only=_TEXTS).values())
-        if columns["search"] != search:
-            await self._tx.index([(number, search, str(columns["search"]))])
-        changes = _lists_of(course)
-        changes.subtract(totals.lists_of(*filters))
-        await totals.count(self._tx, changes)
+        after = await self._tx.row(_SET_BASE, course.id, course.students_base)
+        assert after is not None, "the row is locked"
+        await self._follow([(Standing(*before), Standing(*after))])
         return True
 
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
@@ -167,7 +160,10 @@ class Courses:
 
     async def settle(self, limit: int) -> int:
         ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
-        return len(await self._tx.rows(_SETTLE, ids))
+        before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
+        settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
+        await self._follow([(before[standing.id], standing) for standing in settled])
+        return len(settled)
 
     def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
         if query.search is None:
@@ -184,6 +180,17 @@ class Courses:
         # that a seat taken meanwhile is either counted by it or leaves a new mark.
         if mode == "live":
             await insert_unless(self._tx, "unsettled", {"course_id": course_id}, "(course_id)")
+
+    async def _follow(self, changes: Sequence[Change]) -> None:
+        """Bring what is kept to find and to count courses after their rows, which have been written."""
+        await self._tx.index(
+            [
+                (after.n, before and before.search, after.search)
+                for before, after in changes
+                if before is None or before.search != after.search
+            ]
+        )
+        await totals.follow(self._tx, changes)
 
     async def _numbers(self, count: int) -> int:
         """The first of so many numbers that no course has had."""
@@ -220,13 +227,16 @@ def _text_columns(course: Course) -> dict[str, Value]:
     return {"course_id": course.id} | COURSES.pack(course, only=_TEXTS)
 
 
-def _lists_of(course: Course) -> Counter[str]:
-    return totals.lists_of(course.category, course.level, course.status)
+def _standing(columns: Mapping[str, Value]) -> Standing:
+    return Standing._make(columns[name] for name in Standing._fields)
 
 
 # A guarded UPDATE that answers the row is a lock on every database, and shows what the row was.
-_LOCK = "UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING n, search, category, level, status"
-_SET_BASE = "UPDATE courses SET students_base = $2, total_students = live_taken + CAST($2 AS BIGINT) WHERE id = $1"
+_LOCK = f"UPDATE courses SET updated_at = updated_at WHERE id = $1 RETURNING {COLUMNS}"
+_SET_BASE = (
+    "UPDATE courses SET students_base = $2, total_students = live_taken + CAST($2 AS BIGINT) "
+    f"WHERE id = $1 RETURNING {COLUMNS}"
+)
 _SET_TEXTS = "UPDATE course_texts SET description = $2, curriculum = $3 WHERE course_id = $1"
 _KNOWN = "SELECT id FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _WITH_EXTERNAL_IDS = "WHERE account_id = $1 AND external_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
@@ -242,7 +252,8 @@ _TAKE_UNSETTLED = (
     "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "
     "RETURNING course_id"
 )
+_STANDINGS = f"SELECT {COLUMNS} FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _SETTLE = (
     "UPDATE courses SET total_students = students_base + live_taken "
-    "WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT))) RETURNING id"
+    f"WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT))) RETURNING {COLUMNS}"
 )

@@ -7,40 +7,48 @@ why any text can be asked for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction
 from storage_backends.repository.sql import json_text
+from storage_backends.repository.standing import Change, Standing
 
 
-def lists_of(category: str, level: str, status: str) -> Counter[str]:
-    """The lists that a course is in, one time each; none unless it is published."""
-    filters = ((None, None), (category, None), (None, level), (category, level))
-    return Counter(_name(*chosen) for chosen in filters) if status == "published" else Counter()
+def lists_of(standing: Standing | None) -> list[str]:
+    """The names of the lists that a course is in; none unless it is published."""
+    if standing is None or standing.status != "published":
+        return []
+    category, level = standing.category, standing.level
+    return [list_name(*filters) for filters in ((None, None), (category, None), (None, level), (category, level))]
+
+
+def list_name(category: str | None, level: str | None) -> str:
+    """What the list with these filters is called."""
+    at_level = "" if level is None else f"~{level}"
+    return at_level if category is None else f"{at_level}@{category}"
 
 
 async def total(tx: DriverTransaction, query: CourseQuery) -> int | None:
     """How many courses the query lists; None where that is not kept: searches, and what is an account's own."""
     if query.search is not None or query.account_id is not None or query.status != "published":
         return None
-    row = await tx.row("SELECT courses FROM totals WHERE list = $1", _name(query.category, query.level))
+    row = await tx.row("SELECT courses FROM totals WHERE list = $1", list_name(query.category, query.level))
     return 0 if row is None else int(row[0])
 
 
-async def count(tx: DriverTransaction, changes: Mapping[str, int]) -> None:
-    """Count so many more, or fewer, courses in lists."""
+async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
+    """Count the courses that came to lists, and those that left them."""
+    counts = Counter[str]()
+    for before, after in changes:
+        counts.subtract(lists_of(before))
+        counts.update(lists_of(after))
     # In one order, so that two transactions seldom block each other.
-    changed = sorted((name, change) for name, change in changes.items() if change)
+    changed = sorted((name, change) for name, change in counts.items() if change)
     if changed:
         names = json_text(name for name, _ in changed)
         await tx.rows(_MAKE, names)
         await tx.rows(_COUNT, names, json_text(change for _, change in changed))
-
-
-def _name(category: str | None, level: str | None) -> str:
-    at_level = "" if level is None else f"~{level}"
-    return at_level if category is None else f"{at_level}@{category}"
 
 
 _MAKE = (
