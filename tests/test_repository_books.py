@@ -72,7 +72,8 @@ WRONG = {
     "INSERT INTO course_index (rowid, search) VALUES (99, 'crs')": [
         "the search index has 5 courses with crs, and should have 4",
     ],
-    "INSERT INTO course_index (course_index, rowid, search) SELECT 'delete', n, search FROM courses WHERE n = 4": [
+    "INSERT INTO course_index (course_index, rowid, search) SELECT 'delete', place, search "
+    "FROM courses JOIN places USING (n) WHERE n = 4": [
         "course crs_4: the search index does not find it by every word",
         "the search index has 3 courses with ~all, and should have 4",
     ],

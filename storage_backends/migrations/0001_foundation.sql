@@ -72,6 +72,12 @@ CREATE TABLE totals (
     courses BIGINT NOT NULL CHECK (courses >= 0)
 );
 
+-- How many published courses have a word, and (`=word`) have it in their title.
+CREATE TABLE words (
+    word TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    courses BIGINT NOT NULL CHECK (courses >= 0)
+);
+
 -- The catalogue, in rows short enough that enrolments, which count seats here, and lists stay cheap.
 -- `n` numbers the courses for the search index, in the order they came. `price_key` and `rating` (-1: none) are what
 -- lists sort by. `live_taken` and `test_taken` are the seats that live enrolments hold; lowering `seats` below them is

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -12,10 +10,10 @@ from learnflow_core.model import Category, Course, CourseSummary, Mode, Section
 from learnflow_core.money import sort_key
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
-from learnflow_core.search import SLUG_PATTERN, course_tokens
-from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
-from storage_backends.repository import totals
-from storage_backends.repository.paging import Listing, part
+from learnflow_core.search import course_tokens
+from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
+from storage_backends.repository import searches, totals, words
+from storage_backends.repository.paging import Listing, part, parts
 from storage_backends.repository.sql import (
     MODES,
     Codec,
@@ -135,8 +133,13 @@ class Courses:
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        known = await totals.total(self._tx, query) if isinstance(paging, Page) else None
-        return await part(self._tx, _ORDERS[query.sort], paging, *self._segments(query, where), total=known)
+        listing = _ORDERS[query.sort]
+        if query.search is None:
+            known = await totals.total(self._tx, query) if isinstance(paging, Page) else None
+            return await part(self._tx, listing, paging, where, total=known)
+        found = await searches.matches(self._tx, query, query.search, where)
+        segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
+        return await parts(self._tx, listing, paging, segments, found.count)
 
     async def known(self, course_ids: Collection[str]) -> frozenset[str]:
         rows = await self._tx.rows(_KNOWN, json_text(course_ids))
@@ -165,16 +168,6 @@ class Courses:
         await self._follow([(before[standing.id], standing) for standing in settled])
         return len(settled)
 
-    def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
-        if query.search is None:
-            return [where]
-        # A text that is no slug is no category, as `where` finds; in the index's language it could mean anything.
-        category = query.category if query.category and re.match(SLUG_PATTERN, query.category) else None
-        markers = ([f"@{category}"] if category else []) + ([f"~{query.level}"] if query.level else [])
-        parts: tuple[Part, ...] = ("title", "rest") if query.sort == "relevance" else ("all",)
-        texts = [self._tx.match(query.search, wanted, markers) for wanted in parts]
-        return [where.copy().also(self._tx.matches, text) for text in texts]
-
     async def _unsettle(self, course_id: str, mode: Mode) -> None:
         # After the course's own row, never before it: `settle` first takes the mark away and then waits for the row, so
         # that a seat taken meanwhile is either counted by it or leaves a new mark.
@@ -183,13 +176,9 @@ class Courses:
 
     async def _follow(self, changes: Sequence[Change]) -> None:
         """Bring what is kept to find and to count courses after their rows, which have been written."""
-        await self._tx.index(
-            [
-                (after.n, before and before.search, after.search)
-                for before, after in changes
-                if before is None or before.search != after.search
-            ]
-        )
+        known = [(before and _entry(before), _entry(after)) for before, after in changes]
+        await self._tx.index([(before, after) for before, after in known if before != after])
+        await words.follow(self._tx, changes)
         await totals.follow(self._tx, changes)
 
     async def _numbers(self, count: int) -> int:
@@ -229,6 +218,11 @@ def _text_columns(course: Course) -> dict[str, Value]:
 
 def _standing(columns: Mapping[str, Value]) -> Standing:
     return Standing._make(columns[name] for name in Standing._fields)
+
+
+def _entry(standing: Standing) -> Entry:
+    published = standing.status == "published"
+    return Entry(standing.n, published, standing.total_students, standing.id, standing.search)
 
 
 # A guarded UPDATE that answers the row is a lock on every database, and shows what the row was.
