@@ -17,11 +17,15 @@ from typing import Final
 
 from storage_backends.driver import Entry, Ranked
 
-FRACTION_BITS: Final = 35
-"""How finely a suggestion tells apart popularity within a doubling of it; 32 doublings make 40 bits of places."""
+FRACTION_BITS: Final = 27
+"""How finely a suggestion tells apart popularity within a doubling of it; 32 doublings make 32 bits of places.
+
+Among a million courses some thousand are then suggested a place that another has; 8 bits more would make those a few,
+and the index, which keeps distances between places, larger by a half.
+"""
 
 _DOUBLINGS: Final = 32
-_GROWTH: Final = 1.6
+_GROWTH: Final = 1.75
 """How many more courses a stretch twice as wide may hold: less than twice, so that what is spread stays spread."""
 
 MATCHES: Final = """
@@ -131,7 +135,7 @@ class _Moves:
 
     def _spread(self, place: int) -> None:
         """Spread the courses around a place evenly over the narrowest stretch that has room between any two."""
-        width, most = 2, _GROWTH
+        width, most = 2, 1.0
         while True:
             first = place - place % width
             held = self._connection.execute(_STRETCH, (first, first + width)).fetchall()
