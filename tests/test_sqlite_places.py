@@ -151,7 +151,7 @@ async def test_a_place_out_of_order_is_found() -> None:
     await keep(
         storage, account(), *(course(f"crs_{n}", students_base=n) for n in (1, 2)), course("crs_3", status="draft")
     )
-    for change, wrong in (("place = -7 WHERE n = 3", 3), ("place = place + (1 << 40) WHERE n = 2", 1)):
+    for change, wrong in (("place = -7 WHERE n = 3", 3), ("place = place + (1 << 40) WHERE n = 2", 2)):
         sql = f"UPDATE places SET {change}"  # noqa: S608 - our own
         await storage._driver.write(lambda tx, it=sql: tx.rows(it))  # type: ignore[attr-defined]
         assert (
