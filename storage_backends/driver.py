@@ -80,6 +80,9 @@ class DriverTransaction(Protocol):
         """The index's own text for a search. `markers` are tokens that other conditions of the statement imply: an
         index that gains by them may ask for them too."""
 
+    async def numbers(self, count: int) -> Sequence[int]:
+        """So many positive numbers, rising, that nothing in the database has had. Taking them holds nobody up."""
+
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Keep many new rows in the quickest way that the database has; `DuplicateError` when one of them exists."""
 

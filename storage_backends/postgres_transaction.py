@@ -106,6 +106,10 @@ class PostgresTransaction:
         everything = _all_of(query, "")
         return everything if part == "all" else f"({everything}) & !({title})"
 
+    async def numbers(self, count: int) -> Sequence[int]:
+        taken = await self.rows("SELECT nextval('numbers') FROM generate_series(1, CAST($1 AS BIGINT))", count)
+        return [number for (number,) in taken]
+
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         with self._asking() as (connection, timeout):
             await connection.copy_records_to_table(table, columns=columns, records=rows, timeout=timeout)

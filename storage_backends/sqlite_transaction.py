@@ -113,6 +113,10 @@ class SQLiteTransaction:
         everything = _all_of(query, "", markers)
         return everything if part == "all" else f"({everything}) NOT ({title})"
 
+    async def numbers(self, count: int) -> Sequence[int]:
+        ((last,),) = await self.rows("UPDATE numbers SET last = last + $1 RETURNING last", count)
+        return range(last - count + 1, last + 1)
+
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         marks = ", ".join("?" * len(columns))
         sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our own names

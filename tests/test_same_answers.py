@@ -287,7 +287,9 @@ TABLES = (
         "courses",
         "categories",
         "totals",
-        "counters",
+        "blocks",
+        "spans",
+        "uncounted",
     ),
     *("api_keys", "users", "accounts"),
 )

@@ -11,6 +11,7 @@ from itertools import islice
 
 from learnflow_core.search import SearchQuery
 from storage_backends.driver import DriverTransaction
+from storage_backends.repository import list_books
 from storage_backends.repository.courses import COURSES, tokens
 from storage_backends.repository.enrollments import LIVE
 from storage_backends.repository.sql import MODES
@@ -47,16 +48,6 @@ _QUESTIONS |= {
         SELECT id, total_students, students_base + live_taken FROM courses
         WHERE total_students <> students_base + live_taken AND id NOT IN (SELECT course_id FROM unsettled) ORDER BY id
     """,
-    "list '{}': it counts {} published courses, but has {}": """
-        SELECT list, CAST(SUM(counted) AS BIGINT), CAST(SUM(held) AS BIGINT) FROM (
-            SELECT list, courses AS counted, 0 AS held FROM totals
-            UNION ALL SELECT '', 0, count(*) FROM courses WHERE status = 'published'
-            UNION ALL SELECT '@' || category, 0, count(*) FROM courses WHERE status = 'published' GROUP BY category
-            UNION ALL SELECT '~' || level, 0, count(*) FROM courses WHERE status = 'published' GROUP BY level
-            UNION ALL SELECT '~' || level || '@' || category, 0, count(*) FROM courses
-                WHERE status = 'published' GROUP BY level, category
-        ) AS counts GROUP BY list HAVING SUM(counted) <> SUM(held) ORDER BY list
-    """,
     # A paid enrolment that is cancelled and not refunded belongs to a user who was deleted.
     "enrolment {}: it is {}, but its payment {} is {}": """
         SELECT enrollments.id, enrollments.status, payment_id, COALESCE(payments.status, 'not there') FROM enrollments
@@ -87,6 +78,7 @@ _QUESTIONS |= {
         WHERE enrollments.status <> 'completed' ORDER BY certificates.id
     """,
 }
+_QUESTIONS |= list_books.QUESTIONS
 """What to say of each row that a statement answers."""
 
 

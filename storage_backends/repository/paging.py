@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -41,35 +41,57 @@ class Listing(Generic[T]):
         return ", ".join(column for column, _ in self.key)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is kept about all items of a list: how many they are, and where those after an offset begin.
+
+    `start` answers a key, at which reading may begin (in a falling list: below which), or None for the beginning of the
+    list, and how many items to pass over from there. It is asked for offsets below the total.
+    """
+
+    total: int
+    start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]]
+
+
 async def part(
-    tx: DriverTransaction, listing: Listing[T], paging: Paging, *segments: Where, total: int | None = None
+    tx: DriverTransaction, listing: Listing[T], paging: Paging, *segments: Where, known: Known | None = None
 ) -> Slice[T]:
     """What `paging` asks for of the items that the segments hold: first all of the first, then all of the next.
 
-    `total` is how many a single segment holds, where that is known without counting them.
+    `known` is of a single segment. Other segments are counted.
 
     A position is the number of its segment and the item's key. One that this list cannot have given out is
     `invalid_parameter` (`cursor`).
     """
     if isinstance(paging, Page):
-        return await _page(tx, listing, paging, segments, total)
+        return await _page(tx, listing, paging, segments, known)
     return await _after(tx, listing, paging, segments)
 
 
 async def _page(
-    tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Where], known: int | None
+    tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Where], known: Known | None
 ) -> Slice[T]:
     items: list[T] = []
     total = 0
     for where in segments:
-        count = await _count(tx, listing, where) if known is None else known
+        count = await _count(tx, listing, where) if known is None else known.total
         offset = max(0, page.offset - total)
         wanted = page.limit - len(items)
         if wanted and offset < count:
-            rows = await _fetch(tx, listing, where, wanted, offset)
+            begun, rest = (where, offset) if known is None else await _begun(listing, where, known, offset)
+            rows = await _fetch(tx, listing, begun, wanted, rest)
             items += [listing.make(row[len(listing.key) :]) for row in rows]
         total += count
     return Slice(items, total=total)
+
+
+async def _begun(listing: Listing[T], where: Where, known: Known, offset: int) -> tuple[Where, int]:
+    """Conditions of items that begin near an offset, and how many of them come before it."""
+    key, rest = await known.start(offset)
+    if key is None:
+        return where, rest
+    parameters = ", ".join("{}" for _ in key)
+    return where.copy().also(f"({listing.position}) {'<' if listing.falling else '>='} ({parameters})", *key), rest
 
 
 async def _after(tx: DriverTransaction, listing: Listing[T], cursor: Cursor, segments: Sequence[Where]) -> Slice[T]:
