@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction
 from storage_backends.repository import uncounted
-from storage_backends.repository.sql import json_text
+from storage_backends.repository.sql import json_rows, json_text
 from storage_backends.repository.standing import Change, Standing
 
 
@@ -51,9 +51,8 @@ async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
     # In one order, so that two transactions seldom block each other.
     changed = sorted((name, change) for name, change in counts.items() if change)
     if changed:
-        names = json_text(name for name, _ in changed)
-        await tx.rows(_MAKE, names)
-        await tx.rows(_COUNT, names, json_text(change for _, change in changed))
+        await tx.rows(_MAKE, json_text(name for name, _ in changed))
+        await tx.rows(_COUNT, json_text(value for pair in changed for value in pair))
 
 
 _TOTAL = (
@@ -66,8 +65,7 @@ _MAKE = (
     "ON CONFLICT (list) DO NOTHING"
 )
 _COUNT = (
-    "UPDATE totals SET courses = courses + CAST(change AS BIGINT) FROM ("
-    "SELECT names.value AS name, changes.value AS change FROM json_each(CAST($1 AS TEXT)) AS names "
-    "JOIN json_each(CAST($2 AS TEXT)) AS changes ON changes.key = names.key"
-    ") AS changed WHERE list = name"
+    "UPDATE totals SET courses = courses + CAST(change AS BIGINT) FROM "
+    + json_rows("$1", "name", "change")
+    + " AS changed WHERE list = name"
 )
