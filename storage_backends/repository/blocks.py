@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import accumulate
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import Final, TypeVar
 
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction, Row
 from storage_backends.repository import uncounted
 from storage_backends.repository.sql import Where, json_rows, json_text
 from storage_backends.repository.standing import Change, Standing
+
+T = TypeVar("T")
 
 BLOCK: Final = 256
 """How many courses a block is made for; one with more than twice as many is split."""
@@ -27,6 +29,7 @@ SPAN: Final = 64
 SORTS: Final = ("total_students", "created_at", "rating", "price_key")
 """The columns of `courses` that begin an order."""
 
+_AT_ONCE: Final = 2_000
 _FIRST: Final = (-(2**63), "")
 
 Place = tuple[int, str]
@@ -114,12 +117,21 @@ def _before(noted: Iterable[tuple[Place, int]], place: Place) -> int:
 
 async def _changed(tx: DriverTransaction, entries: Mapping[_Entry, int]) -> Sequence[Row]:
     """The blocks whose numbers of courses change, each with its span and by how many."""
-    given = json_text(value for entry, change in entries.items() for value in (*entry, change))
-    changed = await tx.rows(_CHANGED, given)
+    given = [
+        json_text(value for entry, change in part for value in (*entry, change)) for part in _portions(entries.items())
+    ]
+    changed = [row for part in given for row in await tx.rows(_CHANGED, part)]
     if any(block is None for block, _, _ in changed):
         await _begin(tx, {entry[:3] for entry in entries})
-        changed = await tx.rows(_CHANGED, given)
+        changed = [row for part in given for row in await tx.rows(_CHANGED, part)]
     return changed
+
+
+def _portions(items: Iterable[T]) -> Iterator[list[T]]:
+    """As many at once as one statement looks up within a fraction of its time."""
+    rest = iter(items)
+    while portion := list(islice(rest, _AT_ONCE)):
+        yield portion
 
 
 async def _begin(tx: DriverTransaction, orders: Iterable[_Order]) -> None:
