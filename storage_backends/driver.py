@@ -111,6 +111,9 @@ class DriverTransaction(Protocol):
         too, and one that is `ranked` does.
         """
 
+    async def numbers(self, count: int) -> Sequence[int]:
+        """So many positive numbers, rising, that nothing in the database has had. Taking them holds nobody up."""
+
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Keep many new rows in the quickest way that the database has; `DuplicateError` when one of them exists."""
 

@@ -113,6 +113,10 @@ class PostgresTransaction:
         text = _all_of(wanted)
         return text if without is None else f"{text} & !({_all_of(without)})"
 
+    async def numbers(self, count: int) -> Sequence[int]:
+        taken = await self.rows("SELECT nextval('numbers') FROM generate_series(1, CAST($1 AS BIGINT))", count)
+        return [number for (number,) in taken]
+
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         with self._asking() as (connection, timeout):
             await connection.copy_records_to_table(table, columns=columns, records=rows, timeout=timeout)

@@ -121,6 +121,10 @@ class SQLiteTransaction:
         text = _all_of(wanted, markers)
         return text if without is None else f"({text}) NOT ({_all_of(without, markers)})"
 
+    async def numbers(self, count: int) -> Sequence[int]:
+        ((last,),) = await self.rows("UPDATE numbers SET last = last + $1 RETURNING last", count)
+        return range(last - count + 1, last + 1)
+
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         marks = ", ".join("?" * len(columns))
         sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our own names

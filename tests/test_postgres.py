@@ -95,18 +95,18 @@ def meeting(driver: PostgresDriver, *statements: list[str]) -> tuple[list[Any], 
     return [write(*each) for each in statements], tries
 
 
-ADD = "INSERT INTO counters (name, n) VALUES ('{}', 0)"
-READ = "SELECT n FROM counters WHERE name = 'a'"
-UP = "UPDATE counters SET n = n + 1 WHERE name = '{}'"
+ADD = "INSERT INTO totals (list, courses) VALUES ('{}', 0)"
+READ = "SELECT courses FROM totals WHERE list = 'a'"
+UP = "UPDATE totals SET courses = courses + 1 WHERE list = '{}'"
 
 
 @pytest.fixture
-async def counters(other: Any) -> None:
+async def totals(other: Any) -> None:
     for name in "ab":
         await other.execute(ADD.format(name))
 
 
-@pytest.mark.usefixtures("counters")
+@pytest.mark.usefixtures("totals")
 async def test_writes_that_collide_are_run_again_until_all_are_done(driver: PostgresDriver, other: Any) -> None:
     writes, tries = meeting(driver, [READ, UP.format("a")], [READ, UP.format("a")], [READ, UP.format("a")])
     await asyncio.gather(*writes)
@@ -114,7 +114,7 @@ async def test_writes_that_collide_are_run_again_until_all_are_done(driver: Post
     assert await other.fetchval(READ) == 3
 
 
-@pytest.mark.usefixtures("counters")
+@pytest.mark.usefixtures("totals")
 async def test_writes_that_lock_each_other_out_are_run_again(driver: PostgresDriver, other: Any) -> None:
     ups = [UP.format("a"), UP.format("b")]
     writes, tries = meeting(driver, ups, ups[::-1])
@@ -218,7 +218,7 @@ async def test_a_commit_whose_answer_is_lost_is_told_as_such_and_not_repeated(
     await other.execute("""
         CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
-        CREATE CONSTRAINT TRIGGER die AFTER INSERT ON counters DEFERRABLE INITIALLY DEFERRED
+        CREATE CONSTRAINT TRIGGER die AFTER INSERT ON totals DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION die()
     """)
     tries = 0
@@ -260,7 +260,7 @@ async def test_a_savepoint_that_is_left_by_an_exception_is_undone_alone(driver: 
             await tx.rows(ADD.format("outer"))
             with pytest.raises(DuplicateError):
                 await inner(tx)
-        return [name for (name,) in await tx.rows("SELECT name FROM counters")]
+        return [name for (name,) in await tx.rows("SELECT list FROM totals")]
 
     assert await driver.write(work) == ["outer"]
 
@@ -268,10 +268,10 @@ async def test_a_savepoint_that_is_left_by_an_exception_is_undone_alone(driver: 
 async def test_a_statement_prepared_before_the_schema_changed_is_prepared_again(
     driver: PostgresDriver, other: Any
 ) -> None:
-    read = "SELECT * FROM counters"
+    read = "SELECT * FROM totals"
     for work in (driver.write, driver.read):
         await work(lambda tx: tx.rows(read))
-    await other.execute("ALTER TABLE counters ADD COLUMN more bigint; INSERT INTO counters VALUES ('a', 1, 2)")
+    await other.execute("ALTER TABLE totals ADD COLUMN more bigint; INSERT INTO totals VALUES ('a', 1, 2)")
     assert await driver.write(lambda tx: tx.rows(read)) == [("a", 1, 2)]
 
 

@@ -286,7 +286,9 @@ TABLES = (
         "categories",
         "totals",
         "words",
-        "counters",
+        "blocks",
+        "spans",
+        "uncounted",
     ),
     *("api_keys", "users", "accounts"),
 )

@@ -430,15 +430,15 @@ def test_errors_are_told_apart_by_their_codes(code: int, meaning: type[Exception
 async def test_a_savepoint_that_is_left_by_an_exception_is_undone_alone(opened: Opened) -> None:
     async def inner(tx: DriverTransaction) -> None:
         async with tx.savepoint():
-            await tx.rows("INSERT INTO counters (name, n) VALUES ('inner', 1)")
-            await tx.rows("INSERT INTO counters (name, n) VALUES ('outer', 2)")
+            await tx.rows("INSERT INTO totals (list, courses) VALUES ('inner', 1)")
+            await tx.rows("INSERT INTO totals (list, courses) VALUES ('outer', 2)")
 
     async def work(tx: DriverTransaction) -> list[str]:
         async with tx.savepoint():
-            await tx.rows("INSERT INTO counters (name, n) VALUES ('outer', 1)")
+            await tx.rows("INSERT INTO totals (list, courses) VALUES ('outer', 1)")
             with pytest.raises(DuplicateError):
                 await inner(tx)
-        return [name for (name,) in await tx.rows("SELECT name FROM counters")]
+        return [name for (name,) in await tx.rows("SELECT list FROM totals")]
 
     assert await opened.driver.write(work) == ["outer"]
 

@@ -12,3 +12,6 @@ CREATE INDEX courses_by_token ON courses USING gin (vec) WITH (fastupdate = off)
 
 -- What writers lock, before all else and never a row of it: together, or one alone that lost to others before.
 CREATE TABLE gate ();
+
+-- Numbers that nothing has had. A row that held the last one would be written by all who add courses, one at a time.
+CREATE SEQUENCE numbers;

@@ -78,6 +78,42 @@ CREATE TABLE words (
     courses BIGINT NOT NULL CHECK (courses >= 0)
 );
 
+-- Where courses stand in those lists, in each order that begins with a column of `courses` (`sort`); an empty filter is
+-- none. A block holds the courses from its position (`key`, `id`) up to the next block's; a span is some dozen blocks,
+-- and begins where its first one does. The first of a list begin before every course.
+CREATE TABLE spans (
+    no BIGINT NOT NULL PRIMARY KEY,
+    sort TEXT COLLATE "C" NOT NULL,
+    category TEXT COLLATE "C" NOT NULL,
+    level TEXT COLLATE "C" NOT NULL,
+    key BIGINT NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    courses BIGINT NOT NULL CHECK (courses >= 0),
+    UNIQUE (sort, category, level, key, id)
+);
+CREATE TABLE blocks (
+    no BIGINT NOT NULL PRIMARY KEY,
+    span BIGINT NOT NULL REFERENCES spans (no),
+    key BIGINT NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    courses BIGINT NOT NULL CHECK (courses >= 0),
+    UNIQUE (span, key, id)
+);
+
+-- Courses that came to lists (`change` 1) or left them (-1), as they then stood, whom `totals`, `blocks` and `words` do not
+-- count yet. Writers of courses would else wait for each other at the rows of the lists that all of them are in.
+CREATE TABLE uncounted (
+    change BIGINT NOT NULL CHECK (change IN (1, -1)),
+    id TEXT COLLATE "C" NOT NULL,
+    category TEXT COLLATE "C" NOT NULL,
+    level TEXT COLLATE "C" NOT NULL,
+    total_students BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    rating BIGINT NOT NULL,
+    price_key BIGINT NOT NULL,
+    search TEXT COLLATE "C" NOT NULL
+);
+
 -- The catalogue, in rows short enough that enrolments, which count seats here, and lists stay cheap.
 -- `n` numbers the courses for the search index, in the order they came. `price_key` and `rating` (-1: none) are what
 -- lists sort by. `live_taken` and `test_taken` are the seats that live enrolments hold; lowering `seats` below them is
@@ -133,12 +169,6 @@ CREATE TABLE course_texts (
 -- Courses whose `total_students` the next sweep brings up to date.
 CREATE TABLE unsettled (
     course_id TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES courses (id)
-);
-
--- Sequences: the last number given out under a name.
-CREATE TABLE counters (
-    name TEXT COLLATE "C" NOT NULL PRIMARY KEY,
-    n BIGINT NOT NULL
 );
 
 -- Places in courses. An enrolment belongs to its user's account and mode, and cannot be moved to another: hence the

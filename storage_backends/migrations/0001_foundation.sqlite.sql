@@ -15,6 +15,10 @@ CREATE TABLE places (
 -- The index's own list of tokens with the number of courses that have each, for the doctor. It stores nothing.
 CREATE VIRTUAL TABLE course_index_tokens USING fts5vocab (course_index, row);
 
+-- The last number given out, in a single row.
+CREATE TABLE numbers (last INTEGER NOT NULL) STRICT;
+INSERT INTO numbers (last) VALUES (0);
+
 -- What the planner is to assume about the catalogue: rows in all, and rows that share the first columns of an index. Without
 -- this it takes a course's status for rare, and tests every published course against a search instead of looking up the
 -- few that match. Assumed once and never measured, plans are the same on every installation.

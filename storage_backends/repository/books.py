@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from itertools import islice
 
 from storage_backends.driver import DriverTransaction, Wanted
+from storage_backends.repository import list_books, words
 from storage_backends.repository.courses import COURSES, tokens
 from storage_backends.repository.enrollments import LIVE
 from storage_backends.repository.sql import MODES
-from storage_backends.repository.words import words_of
 
 MOST = 100
 """How many findings of one kind are told: whoever has more of them needs no longer list."""
@@ -47,16 +47,6 @@ _QUESTIONS |= {
         SELECT id, total_students, students_base + live_taken FROM courses
         WHERE total_students <> students_base + live_taken AND id NOT IN (SELECT course_id FROM unsettled) ORDER BY id
     """,
-    "list '{}': it counts {} published courses, but has {}": """
-        SELECT list, CAST(SUM(counted) AS BIGINT), CAST(SUM(held) AS BIGINT) FROM (
-            SELECT list, courses AS counted, 0 AS held FROM totals
-            UNION ALL SELECT '', 0, count(*) FROM courses WHERE status = 'published'
-            UNION ALL SELECT '@' || category, 0, count(*) FROM courses WHERE status = 'published' GROUP BY category
-            UNION ALL SELECT '~' || level, 0, count(*) FROM courses WHERE status = 'published' GROUP BY level
-            UNION ALL SELECT '~' || level || '@' || category, 0, count(*) FROM courses
-                WHERE status = 'published' GROUP BY level, category
-        ) AS counts GROUP BY list HAVING SUM(counted) <> SUM(held) ORDER BY list
-    """,
     # A paid enrolment that is cancelled and not refunded belongs to a user who was deleted.
     "enrolment {}: it is {}, but its payment {} is {}": """
         SELECT enrollments.id, enrollments.status, payment_id, COALESCE(payments.status, 'not there') FROM enrollments
@@ -87,6 +77,7 @@ _QUESTIONS |= {
         WHERE enrollments.status <> 'completed' ORDER BY certificates.id
     """,
 }
+_QUESTIONS |= list_books.QUESTIONS
 """What to say of each row that a statement answers."""
 
 
@@ -109,7 +100,7 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
     published: Counter[str] = Counter()
     async for course_id, number, status, kept, computed in _searched(tx):
         expected.update(kept.split(" "))
-        published.update(words_of(status, kept))
+        published.update(words.words_of(status, kept))
         if kept != computed:
             wrong.append(f"course {course_id}: it would be found by other words than it says")
         elif not await _finds(tx, number, kept):
@@ -120,7 +111,7 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
         f"the search index has {indexed[token]} courses with {token}, and should have {expected[token]}"
         for token in islice(differing, MOST)
     ]
-    counted: Counter[str] = Counter(dict(await tx.rows("SELECT word, courses FROM words")))
+    counted = await words.all_counts(tx)
     differing = (word for word in sorted(published.keys() | counted.keys()) if published[word] != counted[word])
     miscounted = [
         f"word {word}: it counts {counted[word]} published courses, but has {published[word]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -12,8 +13,8 @@ from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
-from storage_backends.repository import searches, totals, words
-from storage_backends.repository.paging import Listing, part, parts
+from storage_backends.repository import blocks, searches, totals, uncounted, words
+from storage_backends.repository.paging import Known, Listing, part, parts
 from storage_backends.repository.sql import (
     MODES,
     Codec,
@@ -64,8 +65,11 @@ _ORDERS: dict[CourseSort, Listing[CourseSummary]] = {
     "-price": _by("price_key", falling=True),
 }
 _CATEGORIES = Listing(
-    "categories JOIN totals ON totals.list = '@' || slug",
-    "slug, COALESCE(name, slug), courses",
+    "(SELECT slug, COALESCE(name, slug) AS name, COALESCE(courses, 0) + COALESCE(change, 0) AS courses FROM categories "
+    "LEFT JOIN totals ON list = '@' || slug LEFT JOIN ("
+    "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted GROUP BY category"
+    ") AS noted ON category = slug) AS counted",
+    "slug, name, courses",
     lambda row: Category(*row),
     key=(("slug", str),),
     falling=False,
@@ -87,24 +91,26 @@ class Courses:
         self._tx = tx
 
     async def add(self, course: Course) -> bool:
-        number = await self._numbers(1)
+        (number,) = await self._tx.numbers(1)
         await self._make_categories([course])
         columns = _new_columns(course, number)
         if not await insert_unless(self._tx, "courses", columns):
             return False
         await insert(self._tx, "course_texts", _text_columns(course))
-        await self._follow([(None, _standing(columns))])
+        await self._note([(None, _standing(columns))])
         return True
 
     async def add_all(self, courses: Sequence[Course]) -> None:
         if not courses:
             return
-        first = await self._numbers(len(courses))
+        numbers = await self._tx.numbers(len(courses))
         await self._make_categories(courses)
-        rows = [_new_columns(course, number) for number, course in enumerate(courses, first)]
+        rows = [_new_columns(course, number) for course, number in zip(courses, numbers, strict=True)]
         await self._load("courses", rows)
         await self._load("course_texts", [_text_columns(course) for course in courses])
-        await self._follow([(None, _standing(row)) for row in rows])
+        changes = [(None, _standing(row)) for row in rows]
+        await self._index(changes)
+        await self._count(changes)
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
@@ -127,7 +133,7 @@ class Courses:
         await self._tx.rows(_SET_TEXTS, course.id, *COURSES.pack(course, only=_TEXTS).values())
         after = await self._tx.row(_SET_BASE, course.id, course.students_base)
         assert after is not None, "the row is locked"
-        await self._follow([(Standing(*before), Standing(*after))])
+        await self._note([(Standing(*before), Standing(*after))])
         return True
 
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
@@ -135,8 +141,9 @@ class Courses:
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
         listing = _ORDERS[query.sort]
         if query.search is None:
-            known = await totals.total(self._tx, query) if isinstance(paging, Page) else None
-            return await part(self._tx, listing, paging, where, total=known)
+            total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
+            known = None if total is None else Known(total, partial(self._start, query, listing))
+            return await part(self._tx, listing, paging, where, known=known)
         found = await searches.matches(self._tx, query, query.search, where)
         segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
         return await parts(self._tx, listing, paging, segments, found.count)
@@ -165,8 +172,17 @@ class Courses:
         ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
         before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
-        await self._follow([(before[standing.id], standing) for standing in settled])
+        changes = [(before[standing.id], standing) for standing in settled]
+        await self._index(changes)
+        await self._count([*await uncounted.take(self._tx), *changes])
         return len(settled)
+
+    async def _start(
+        self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
+    ) -> tuple[blocks.Place | None, int]:
+        if offset < blocks.BLOCK:
+            return None, offset
+        return await blocks.start(self._tx, query, listing.key[0][0], offset, falling=listing.falling)
 
     async def _unsettle(self, course_id: str, mode: Mode) -> None:
         # After the course's own row, never before it: `settle` first takes the mark away and then waits for the row, so
@@ -174,18 +190,19 @@ class Courses:
         if mode == "live":
             await insert_unless(self._tx, "unsettled", {"course_id": course_id}, "(course_id)")
 
-    async def _follow(self, changes: Sequence[Change]) -> None:
-        """Bring what is kept to find and to count courses after their rows, which have been written."""
+    async def _note(self, changes: Sequence[Change]) -> None:
+        """Bring what finds courses after their rows, which have been written; what counts them follows at a sweep."""
+        await self._index(changes)
+        await uncounted.note(self._tx, changes)
+
+    async def _index(self, changes: Sequence[Change]) -> None:
         known = [(before and _entry(before), _entry(after)) for before, after in changes]
         await self._tx.index([(before, after) for before, after in known if before != after])
-        await words.follow(self._tx, changes)
-        await totals.follow(self._tx, changes)
 
-    async def _numbers(self, count: int) -> int:
-        """The first of so many numbers that no course has had."""
-        row = await self._tx.row(_TAKE_NUMBERS, count)
-        assert row is not None, "an upsert answers its row"
-        return int(row[0]) - count + 1
+    async def _count(self, changes: Sequence[Change]) -> None:
+        await totals.follow(self._tx, changes)
+        await blocks.follow(self._tx, changes)
+        await words.follow(self._tx, changes)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
@@ -237,10 +254,6 @@ _WITH_EXTERNAL_IDS = "WHERE account_id = $1 AND external_id IN (SELECT value FRO
 _NAME_CATEGORY = (
     "INSERT INTO categories (slug, name) VALUES ($1, $2) "
     "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL"
-)
-_TAKE_NUMBERS = (
-    "INSERT INTO counters (name, n) VALUES ('courses', $1) "
-    "ON CONFLICT (name) DO UPDATE SET n = counters.n + excluded.n RETURNING n"
 )
 _TAKE_UNSETTLED = (
     "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "

@@ -41,49 +41,69 @@ class Listing(Generic[T]):
         return ", ".join(column for column, _ in self.key)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is kept about all items of a list: how many they are, and where those after an offset begin.
+
+    `start` answers a key, at which reading may begin (in a falling list: below which), or None for the beginning of the
+    list, and how many items to pass over from there. It is asked for offsets below the total.
+    """
+
+    total: int
+    start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]]
+
+
 class Segment(Protocol):
     """Items of a list that follow each other in its order: all of it, or one of several parts."""
 
     async def count(self) -> int:
         """How many there are."""
 
-    def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
+    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
         """What holds for those after the first `offset` behind a position, at most `limit` of them, and no others."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """`Segment`: the rows of the list's table that meet conditions."""
+    """`Segment`: the rows of the list's table that meet conditions; of all of them something may be `known`."""
 
     tx: DriverTransaction
     table: str
     where: Where
+    known: Known | None = None
 
     async def count(self) -> int:
+        if self.known is not None:
+            return self.known.total
         row = await self.tx.row(f"SELECT count(*) FROM {self.table} WHERE {self.where}", *self.where.args)  # noqa: S608
         assert row is not None, "an aggregate answers one row"
         return int(row[0])
 
-    def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
+    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
         # Keys are found first, in an index where there is one; only the rows that are shown are read whole.
         identity = listing.key[-1][0]
-        inner = self.where.copy() if after is None else _beyond(listing, self.where, after)
-        bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(offset)}"
+        inner, rest = await self._begun(listing, after, offset)
+        bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(rest)}"
         return inner.within(
             f"{identity} IN (SELECT {identity} FROM {listing.table} WHERE {{}} ORDER BY {listing.order} {bounds})"  # noqa: S608
         )
 
+    async def _begun(self, listing: Listing[Any], after: Sequence[Value] | None, offset: int) -> tuple[Where, int]:
+        """Conditions of items that begin near an offset behind a position, and how many of them come before it."""
+        if after is not None:
+            return _from(listing, self.where, "<" if listing.falling else ">", after), offset
+        key, rest = (None, offset) if self.known is None else await self.known.start(offset)
+        if key is None:
+            return self.where.copy(), rest
+        return _from(listing, self.where, "<" if listing.falling else ">=", key), rest
+
 
 async def part(
-    tx: DriverTransaction, listing: Listing[T], paging: Paging, where: Where, *, total: int | None = None
+    tx: DriverTransaction, listing: Listing[T], paging: Paging, where: Where, *, known: Known | None = None
 ) -> Slice[T]:
-    """What `paging` asks for of the items that meet conditions; `total` is how many do, where that is known already."""
-    rows = Rows(tx, listing.table, where)
-
-    async def counted() -> int:
-        return await rows.count() if total is None else total
-
-    return await parts(tx, listing, paging, [rows], counted)
+    """What `paging` asks for of the items that meet conditions; `known` is what is kept of all of them, if anything."""
+    rows = Rows(tx, listing.table, where, known)
+    return await parts(tx, listing, paging, [rows], rows.count)
 
 
 async def parts(
@@ -143,14 +163,14 @@ async def _fetch(
     limit: int,
     offset: int,
 ) -> Sequence[Row]:
-    where = segment.stretch(listing, after, limit, offset)
+    where = await segment.stretch(listing, after, limit, offset)
     sql = f"SELECT {listing.position}, {listing.columns} FROM {listing.table} WHERE {where} ORDER BY {listing.order}"  # noqa: S608
     return await tx.rows(sql, *where.args)
 
 
-def _beyond(listing: Listing[T], where: Where, key: Sequence[Value]) -> Where:
+def _from(listing: Listing[Any], where: Where, side: str, key: Sequence[Value]) -> Where:
     parameters = ", ".join("{}" for _ in key)
-    return where.copy().also(f"({listing.position}) {'<' if listing.falling else '>'} ({parameters})", *key)
+    return where.copy().also(f"({listing.position}) {side} ({parameters})", *key)
 
 
 def _start(listing: Listing[T], after: Position | None, segments: int) -> tuple[int, Sequence[Value] | None]:

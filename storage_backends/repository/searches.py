@@ -46,9 +46,9 @@ class Matches:
         rest = replace(self, wanted=Wanted(some=tuple(others)), without=Wanted(every=(common,)))
         return kept[common] + await rest.count()
 
-    def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
+    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
         if self._ranked is None or self.query.sort not in _POPULAR:
-            return self._rows().stretch(listing, after, limit, offset)
+            return await self._rows().stretch(listing, after, limit, offset)
         students, course_id = (_MOST_POPULAR, "") if after is None else after
         return Where().also(self._ranked.page, self._text, students, course_id, limit, offset)
 

@@ -51,6 +51,12 @@ def json_text(values: Iterable[Any]) -> str:
     return msgspec.json.encode(list(values)).decode()
 
 
+def json_rows(parameter: str, *names: str) -> str:
+    """A sub-select of rows with these columns, all of them texts, from one list of all their values on end."""
+    columns = (f"MAX(CASE key % {len(names)} WHEN {at} THEN value END) AS {name}" for at, name in enumerate(names))
+    return f"(SELECT {', '.join(columns)} FROM json_each(CAST({parameter} AS TEXT)) GROUP BY key / {len(names)})"  # noqa: S608
+
+
 class Table(Generic[T]):
     """The columns in which records of one Struct are kept: those of its fields, by name, except where a codec says."""
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction
-from storage_backends.repository.sql import json_text
+from storage_backends.repository import uncounted
+from storage_backends.repository.sql import json_rows, json_text
 from storage_backends.repository.standing import Change, Standing
 
 
@@ -33,8 +34,12 @@ async def total(tx: DriverTransaction, query: CourseQuery) -> int | None:
     """How many courses the query lists; None where that is not kept: searches, and what is an account's own."""
     if query.search is not None or query.account_id is not None or query.status != "published":
         return None
-    row = await tx.row("SELECT courses FROM totals WHERE list = $1", list_name(query.category, query.level))
-    return 0 if row is None else int(row[0])
+    noted = uncounted.among(query.category, query.level)
+    row = await tx.row(
+        _TOTAL.format(noted=noted, list=noted.parameter(list_name(query.category, query.level))), *noted.args
+    )
+    assert row is not None, "an aggregate answers one row"
+    return int(row[0])
 
 
 async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
@@ -46,18 +51,22 @@ async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
     # In one order, so that two transactions seldom block each other.
     changed = sorted((name, change) for name, change in counts.items() if change)
     if changed:
-        names = json_text(name for name, _ in changed)
-        await tx.rows(_MAKE, names)
-        await tx.rows(_COUNT, names, json_text(change for _, change in changed))
+        await tx.rows(_MAKE, json_text(name for name, _ in changed))
+        await tx.rows(_COUNT, json_text(value for pair in changed for value in pair))
 
 
+# ruff: noqa: S608 - nothing but our own names is put into these
+_TOTAL = (
+    "SELECT CAST(COALESCE(SUM(courses), 0) AS BIGINT) FROM ("
+    "SELECT courses FROM totals WHERE list = {list} UNION ALL SELECT change FROM uncounted WHERE {noted}"
+    ") AS counts"
+)
 _MAKE = (
     "INSERT INTO totals (list, courses) SELECT value, 0 FROM json_each(CAST($1 AS TEXT)) WHERE 1 = 1 "
     "ON CONFLICT (list) DO NOTHING"
 )
 _COUNT = (
-    "UPDATE totals SET courses = courses + CAST(change AS BIGINT) FROM ("
-    "SELECT names.value AS name, changes.value AS change FROM json_each(CAST($1 AS TEXT)) AS names "
-    "JOIN json_each(CAST($2 AS TEXT)) AS changes ON changes.key = names.key"
-    ") AS changed WHERE list = name"
+    "UPDATE totals SET courses = courses + CAST(change AS BIGINT) FROM "
+    + json_rows("$1", "name", "change")
+    + " AS changed WHERE list = name"
 )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from storage_backends.driver import DriverTransaction
+from storage_backends.driver import DriverTransaction, Row
 from storage_backends.repository.sql import json_text
 from storage_backends.repository.standing import Change
 
@@ -43,13 +43,32 @@ async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
 
 async def beginning_with(tx: DriverTransaction, prefix: str) -> Mapping[str, int] | None:
     """The words that begin so, with how many courses have each; None when they are more than MOST_ENDS."""
-    found = await tx.rows(_BEGINNING, prefix, prefix + _LAST, MOST_ENDS + 1)
-    return None if len(found) > MOST_ENDS else dict(found)
+    rows = await tx.rows(_BEGINNING, prefix, prefix + _LAST, MOST_ENDS + 1)
+    if sum(not noted for *_, noted in rows) > MOST_ENDS:
+        return None  # what is noted may have ended some of them, but there are others that were not looked at
+    found = _summed(rows)
+    held = {word: courses for word, courses in found.items() if courses and word.startswith(prefix)}
+    return None if len(held) > MOST_ENDS else held
 
 
-async def counts(tx: DriverTransaction, words: Iterable[str]) -> Mapping[str, int]:
+async def counts(tx: DriverTransaction, words: Sequence[str]) -> Mapping[str, int]:
     """How many courses have each of the words, without those that none has."""
-    return dict(await tx.rows(_COUNTS, json_text(words)))
+    found = _summed(await tx.rows(_COUNTS, json_text(words)))
+    return {word: found[word] for word in words if found[word]}
+
+
+async def all_counts(tx: DriverTransaction) -> Counter[str]:
+    """How many courses have each word that one has."""
+    return _summed(await tx.rows(_ALL))
+
+
+def _summed(rows: Iterable[Row]) -> Counter[str]:
+    """What is counted under single words, and what is noted of whole courses."""
+    found = Counter[str]()
+    for tokens, courses, noted in rows:
+        for word in words_of("published", tokens) if noted else (tokens,):
+            found[word] += courses
+    return found
 
 
 def _numbered(changes: Mapping[str, int]) -> str:
@@ -68,5 +87,10 @@ _ADD = (
 )
 _TAKE_AWAY = f"UPDATE words SET courses = courses - change FROM ({_CHANGES}) AS changes WHERE word = changed"
 _FORGET = "DELETE FROM words WHERE courses = 0 AND word IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
-_BEGINNING = "SELECT word, courses FROM words WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $3"
-_COUNTS = "SELECT word, courses FROM words WHERE word IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
+_KEPT = "SELECT word, courses, 0 AS noted FROM words"
+_NOTED = "UNION ALL SELECT search, change, 1 FROM uncounted"
+_BEGINNING = (
+    f"SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $3) AS kept {_NOTED}"
+)
+_COUNTS = f"{_KEPT} WHERE word IN (SELECT value FROM json_each(CAST($1 AS TEXT))) {_NOTED}"
+_ALL = f"{_KEPT} {_NOTED}"
