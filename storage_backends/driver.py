@@ -104,8 +104,11 @@ class DriverTransaction(Protocol):
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Undo what was done inside when it is left by an exception; what may fail and be survived runs in one."""
 
-    matching: str | None
-    """The columns of `courses` by which `matches` tests a row by itself; None where it can only find all that match."""
+    tested: str
+    """The column of `courses` that `tests` looks at."""
+
+    tests: str
+    """As `matches`, for a row by itself: `{0}` stands for the parameter that holds what `test` answered."""
 
     ranked: Ranked | None
     """The quick way to the pages of a search by popularity, where the index has one of its own."""
@@ -116,6 +119,9 @@ class DriverTransaction(Protocol):
         `markers` are tokens that other conditions of the statement imply: an index that gains by them may ask for them
         too, and one that is `ranked` does.
         """
+
+    def test(self, wanted: Wanted, without: Wanted | None = None) -> str | None:
+        """What `tests` needs for the courses that are `wanted`, but not those of `without`; None if it cannot tell."""
 
     async def numbers(self, count: int) -> Sequence[int]:
         """So many positive numbers, rising, that nothing in the database has had. Taking them holds nobody up."""

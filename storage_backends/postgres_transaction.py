@@ -75,7 +75,8 @@ class PostgresTransaction:
     """
 
     matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
-    matching: str | None = "vec"
+    tested = "vec"
+    tests = matches
     ranked: Ranked | None = None
 
     def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:
@@ -113,6 +114,9 @@ class PostgresTransaction:
         del markers
         text = _all_of(wanted)
         return text if without is None else f"{text} & !({_all_of(without)})"
+
+    def test(self, wanted: Wanted, without: Wanted | None = None) -> str | None:
+        return self.match(wanted, without=without)
 
     async def numbers(self, count: int) -> Sequence[int]:
         taken = await self.rows("SELECT nextval('numbers') FROM generate_series(1, CAST($1 AS BIGINT))", count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -88,7 +89,8 @@ class SQLiteTransaction:
     """
 
     matches = sqlite_places.MATCHES
-    matching: str | None = None
+    tested = "search"
+    tests = "NOT EXISTS (SELECT 1 FROM json_each({0}) WHERE instr(' ' || courses.search || ' ', value) = 0)"
     ranked: Ranked | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:
@@ -121,6 +123,11 @@ class SQLiteTransaction:
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         text = _all_of(wanted, markers)
         return text if without is None else f"({text}) NOT ({_all_of(without, markers)})"
+
+    def test(self, wanted: Wanted, without: Wanted | None = None) -> str | None:
+        if without is not None or wanted.prefix is None:
+            return None
+        return json.dumps([*(f" {token} " for token in wanted.every), f" {wanted.prefix}"])
 
     async def numbers(self, count: int) -> Sequence[int]:
         ((last,),) = await self.rows("UPDATE numbers SET last = last + $1 RETURNING last", count)

@@ -69,20 +69,29 @@ class Matches:
             where = Where().also(self._ranked.page, self._text, students, course_id, limit, offset)
             return await rows_where(self.tx, listing, where)
         before = self.where.copy() if after is None else beyond(listing, self.where, after)
-        expected = NEAR if self.most is None else NEAR * self.most // max(1, self.asked.published)
-        if self.tx.matching is not None and offset + limit <= expected:
-            near = self._near(listing, before.copy(), self.tx.matching, limit, offset)
+        test, tested = self.tx.test(self.wanted, self.without), self._tested(offset + limit)
+        if test is not None and tested:
+            near = self._near(listing, before.copy(), test, tested, limit, offset)
             found = await rows_where(self.tx, listing, near)
             if len(found) == limit:
                 return found
         return await rows_where(self.tx, listing, self._gathered(listing, before, limit, offset))
 
-    def _near(self, listing: Listing[Any], where: Where, matching: str, limit: int, offset: int) -> Where:
-        where.within(
-            f"(SELECT {listing.position}, {matching} FROM courses WHERE {{}} ORDER BY {listing.order} LIMIT {NEAR})"  # noqa: S608
-        )
+    def _tested(self, wanted: int) -> int:
+        """How many courses to test so that there are likely to be enough; none where that is too many."""
+        if self.most is None:
+            return NEAR
+        likely = wanted * self.asked.published // self.most
+        if likely > NEAR:
+            return 0
+        # How often words come together is not known.
+        return NEAR if self.wanted.every else min(NEAR, 100 + 2 * likely)
+
+    def _near(self, listing: Listing[Any], where: Where, test: str, tested: int, limit: int, offset: int) -> Where:
+        of_these = f"ORDER BY {listing.order} LIMIT {where.parameter(tested)}"
+        where.within(f"(SELECT {listing.position}, {self.tx.tested} FROM courses WHERE {{}} {of_these})")  # noqa: S608
         bounds = f"LIMIT {where.parameter(limit)} OFFSET {where.parameter(offset)}"
-        match = self.tx.matches.format(where.parameter(self._text))
+        match = self.tx.tests.format(where.parameter(test))
         return where.within(
             f"id IN (SELECT id FROM {{}} AS courses WHERE {match} ORDER BY {listing.order} {bounds})"  # noqa: S608
         )
