@@ -72,7 +72,7 @@ CREATE TABLE totals (
     courses BIGINT NOT NULL CHECK (courses >= 0)
 );
 
--- How many published courses have a word, and (`=word`) have it in their title.
+-- How many published courses have a word, have it in their title (`=word`), and have one that begins so (`*wo`, `*=wo`).
 CREATE TABLE words (
     word TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     courses BIGINT NOT NULL CHECK (courses >= 0)

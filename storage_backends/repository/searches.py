@@ -49,7 +49,11 @@ class Matches:
     async def count(self) -> int:
         if self.most == 0:
             return 0
-        if self._narrowed or not self.wanted.some:
+        if self._narrowed:
+            return await self._counted()
+        if (kept := self._beginning) is not None:
+            return kept
+        if not self.wanted.some:
             return await self._counted()
         # Those with the commonest word are counted already; the index counts those that only have others.
         common, *others = sorted(self.wanted.some, key=self.asked.count, reverse=True)
@@ -120,6 +124,11 @@ class Matches:
         return self.tx.ranked if told else None
 
     @property
+    def _beginning(self) -> int | None:
+        """How many published courses have a word that begins as the last one typed."""
+        return None if self.wanted.prefix is None else self.asked.beginning(self.wanted.prefix)
+
+    @property
     def _narrowed(self) -> bool:
         """Whether anything but one word, or the start of one, narrows the published courses down."""
         query = self.query
@@ -148,23 +157,25 @@ def by_relevance(found: Matches) -> list[Matches]:
     title = Wanted(in_title(every), in_title(some), None if prefix is None else f"={prefix}")
     if found.query.status != "published":
         return [replace(found, wanted=title), replace(found, without=title)]
-    others = found.most
-    if some:
-        # What its title does not have of the words, a course must have elsewhere.
-        elsewhere = sum(found.asked.count(word) - found.asked.count(f"={word}") for word in (*every, *some))
-        others = elsewhere if others is None else min(others, elsewhere)
+    # What its title does not have of the words, a course must have elsewhere.
+    both, counts = [*every, *some], found.asked
+    elsewhere = sum(counts.count(word) - counts.count(f"={word}") for word in both) if some else None
     return [
-        replace(found, wanted=title, most=_most(found.asked, title)),
-        replace(found, without=title, most=others),
+        replace(found, wanted=title, most=_most(counts, title)),
+        replace(found, without=title, most=_least(found.most, elsewhere)),
     ]
 
 
 def _most(asked: words.Asked, wanted: Wanted) -> int | None:
     """How many published courses can have all that is wanted, as far as the counts of its words tell."""
-    bounds = [asked.count(word) for word in wanted.every]
-    if wanted.some:
-        bounds.append(sum(map(asked.count, wanted.some)))
-    return min(bounds, default=None)
+    beginning = None if wanted.prefix is None else asked.beginning(wanted.prefix)
+    of_some = sum(map(asked.count, wanted.some)) if wanted.some else None
+    return _least(beginning, of_some, *(asked.count(word) for word in wanted.every))
+
+
+def _least(*bounds: int | None) -> int | None:
+    """The least of those that are known."""
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def _slug(query: CourseQuery) -> str | None:

@@ -1,6 +1,8 @@
 """How many published courses have each word: counted as they change, for the totals of searches and for half a word.
 
-Words of titles are counted twice, as words and as `=word`; the other markers of `learnflow_core.search` not at all.
+Words of titles are counted twice, as words and as `=word`; the other markers of `learnflow_core.search` not at all. And
+so are their beginnings: `*wo` is how many courses have a word that begins so, `*=wo` in the title. Many words have a
+short beginning, so that counting those who have any of them takes long; few have a long one.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ from storage_backends.repository.standing import Change
 MOST_ENDS: Final = 64
 """How many words may begin with what was typed last, to be asked for by name."""
 
+_BEGINNINGS: Final = range(1, 5)  # as SQLite's index has them
 _LAST: Final = "\U0010ffff"
 _WIDTH: Final = 12
 _EVERY: Final = ""  # the list of all published courses, which is no word
 
 
 def words_of(status: str, tokens: str) -> list[str]:
-    """The words that a course with these tokens is counted under; none unless it is published."""
-    return [token for token in tokens.split(" ") if token[0] not in "@~"] if status == "published" else []
+    """The words and beginnings that a course with these tokens is counted under; none unless it is published."""
+    if status != "published":
+        return []
+    words = [token for token in tokens.split(" ") if token[0] not in "@~"]
+    beginnings = {f"*{word[: length + (word[0] == '=')]}" for word in words for length in _BEGINNINGS}
+    return [*words, *beginnings]
 
 
 async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
@@ -47,7 +54,7 @@ async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is counted of the words of a search: how many published courses there are, and have each word and `=word`.
+    """What is counted of the words of a search: how many published courses there are, and how many have each.
 
     `ends` are the words that begin with the prefix; None when they are more than MOST_ENDS, and then not counted.
     """
@@ -60,17 +67,22 @@ class Asked:
         """How many have the word."""
         return self.counts.get(word, 0)
 
+    def beginning(self, prefix: str) -> int | None:
+        """How many have a word (or, after a `=`, one of their title) that begins so; None where that is not counted."""
+        return self.count(f"*{prefix}") if len(prefix.removeprefix("=")) in _BEGINNINGS else None
+
 
 async def asked(tx: DriverTransaction, search: SearchQuery) -> Asked:
     """What is counted of the words of a search."""
-    ranges = [(mark + search.prefix, mark + search.prefix + _LAST) for mark in ("", "=")]
-    whole = json_text([*search.words, *in_title(search.words)])
+    prefix = search.prefix
+    ranges = [(mark + prefix, mark + prefix + _LAST) for mark in ("", "=")]
+    whole = json_text([*search.words, *in_title(search.words), f"*{prefix}", f"*={prefix}"])
     rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole)
     counts = {word: courses for word, courses in _summed(rows).items() if courses}
     published = counts.pop(_EVERY, 0)
     # What is noted may have ended some of the words that were read, but there are others, which were not.
-    many = sum(not noted and word.startswith(search.prefix) for word, _, noted in rows) > MOST_ENDS
-    ends = tuple(word for word in counts if word.startswith(search.prefix))
+    many = sum(not noted and word.startswith(prefix) for word, _, noted in rows) > MOST_ENDS
+    ends = tuple(word for word in counts if word.startswith(prefix))
     return Asked(published, counts, None if many or len(ends) > MOST_ENDS else ends)
 
 
