@@ -18,6 +18,7 @@ import pytest
 from storage_backends.conformance.catalogue import Catalogue, Seats
 from storage_backends.conformance.learning import Learning
 from storage_backends.conformance.lists import Lists
+from storage_backends.conformance.pages import Pages
 from storage_backends.conformance.people import People
 from storage_backends.conformance.promises import Books, Concurrency, Persistence, Transactions
 from storage_backends.conformance.search import Search
@@ -27,7 +28,9 @@ __all__ = ["PersistentStorageConformance", "StorageConformance"]
 
 
 @pytest.mark.asyncio
-class StorageConformance(People, Learning, Sessions, Lists, Catalogue, Search, Seats, Transactions, Concurrency, Books):
+class StorageConformance(
+    People, Learning, Sessions, Lists, Pages, Catalogue, Search, Seats, Transactions, Concurrency, Books
+):
     """All that every backend promises."""
 
 

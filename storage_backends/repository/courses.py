@@ -172,7 +172,7 @@ class Courses:
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
         changes = [(before[standing.id], standing) for standing in settled]
         await self._index(changes)
-        await self._count([*await uncounted.take(self._tx), *changes])
+        await self._count(changes)
         return len(settled)
 
     def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
@@ -213,8 +213,10 @@ class Courses:
         )
 
     async def _count(self, changes: Sequence[Change]) -> None:
-        await totals.follow(self._tx, changes)
-        await blocks.follow(self._tx, changes)
+        """Count these changes, after all that are noted: what counts must agree with the rows when it looks at them."""
+        every = [*await uncounted.take(self._tx), *changes]
+        await totals.follow(self._tx, every)
+        await blocks.follow(self._tx, every)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
