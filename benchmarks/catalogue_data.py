@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final, get_args
 
+from learnflow_core.ids import new_id
 from learnflow_core.model import DAY, Course, Level
 from learnflow_core.money import Money
 
@@ -69,7 +70,7 @@ def _course(number: int, account_id: str, vocabulary: _Vocabulary, chance: rando
     created_at = _FIRST_DAY + chance.randrange(_DAYS) * DAY + chance.randrange(86_400) * 1_000_000
     level: Level = chance.choices(get_args(Level), _SHARES_OF_LEVELS)[0]
     return Course(
-        id=f"crs_{chance.getrandbits(60):015x}",
+        id=new_id("crs", chance.randbytes),
         account_id=account_id,
         created_by=None,
         title=" ".join(title).capitalize(),

@@ -8,25 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.search import SearchQuery
 
 T = TypeVar("T")
 
 Value = str | int | None
 """What a column holds and a parameter may be. Booleans are 0 and 1, lists are JSON text."""
 
-Part = Literal["all", "title", "rest"]
-"""Which matches of a search: all, those whose title alone holds it (`=word`), or the others."""
-
 Row = tuple[Any, ...]
 """One row of an answer, a `Value` for each column."""
 
 
-Entry = tuple[int, str | None, str]
-"""What the search index is to hold of a course: its number, the tokens there were (None: it is new), and its tokens."""
+class Entry(NamedTuple):
+    """What the search index knows of a course: its number, its standing among the others, and its tokens."""
+
+    n: int
+    published: bool
+    total_students: int
+    id: str
+    tokens: str
+
+
+class Wanted(NamedTuple):
+    """Which tokens a course must have: `every` one of these, one of `some` if any are given, and one that starts with
+    `prefix` if there is one. At least one of the three is given."""
+
+    every: tuple[str, ...] = ()
+    some: tuple[str, ...] = ()
+    prefix: str | None = None
+
+
+class Ranked(NamedTuple):
+    """What an index can say that knows popularity itself, of published courses and without any other condition.
+
+    `{0}` stands for the parameter that holds what `match` answered. Elsewhere a search is one condition among others.
+    """
+
+    page: str
+    """A condition on `courses`: those that match and stand behind `({1}, {2})` in the order of `(total_students, id)`,
+    both falling; of these at most `{3}` after the first `{4}`."""
+
+    counting: str
+    """A statement that answers how many match."""
 
 
 class UnusableDatabaseError(Exception):
@@ -76,9 +101,15 @@ class DriverTransaction(Protocol):
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Undo what was done inside when it is left by an exception; what may fail and be survived runs in one."""
 
-    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
-        """The index's own text for a search. `markers` are tokens that other conditions of the statement imply: an
-        index that gains by them may ask for them too."""
+    ranked: Ranked | None
+    """The quick way to the pages of a search by popularity, where the index has one of its own."""
+
+    def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
+        """The index's own text for the courses that are `wanted`, but not those of `without`.
+
+        `markers` are tokens that other conditions of the statement imply: an index that gains by them may ask for them
+        too, and one that is `ranked` does.
+        """
 
     async def numbers(self, count: int) -> Sequence[int]:
         """So many positive numbers, rising, that nothing in the database has had. Taking them holds nobody up."""
@@ -86,8 +117,11 @@ class DriverTransaction(Protocol):
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Keep many new rows in the quickest way that the database has; `DuplicateError` when one of them exists."""
 
-    async def index(self, entries: Sequence[Entry]) -> None:
-        """Put the tokens of courses into the index, in place of what it had of them."""
+    async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
+        """Let the index know of courses what it is to know now, in place of what it knew (None: they are new).
+
+        Their rows have been written, and each course comes once.
+        """
 
     async def indexed(self) -> Sequence[Row]:
         """Every token of the index, with how many courses have it."""

@@ -9,8 +9,17 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from learnflow_core.search import SearchQuery
-from storage_backends.driver import DuplicateError, Entry, OverdueError, Part, RefusedError, Row, Value, unavailable
+from storage_backends.driver import (
+    DuplicateError,
+    Entry,
+    OverdueError,
+    Ranked,
+    RefusedError,
+    Row,
+    Value,
+    Wanted,
+    unavailable,
+)
 
 T = TypeVar("T")
 
@@ -66,6 +75,7 @@ class PostgresTransaction:
     """
 
     matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
+    ranked: Ranked | None = None
 
     def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:
         self.asking = False
@@ -97,14 +107,11 @@ class PostgresTransaction:
             raise
         await self.rows("RELEASE inner_work")
 
-    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
+    def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         # Markers are left to the statement's other conditions: there is an index for those, and the two combine well.
         del markers
-        title = _all_of(query, "=")
-        if part == "title":
-            return title
-        everything = _all_of(query, "")
-        return everything if part == "all" else f"({everything}) & !({title})"
+        text = _all_of(wanted)
+        return text if without is None else f"{text} & !({_all_of(without)})"
 
     async def numbers(self, count: int) -> Sequence[int]:
         taken = await self.rows("SELECT nextval('numbers') FROM generate_series(1, CAST($1 AS BIGINT))", count)
@@ -114,7 +121,7 @@ class PostgresTransaction:
         with self._asking() as (connection, timeout):
             await connection.copy_records_to_table(table, columns=columns, records=rows, timeout=timeout)
 
-    async def index(self, entries: Sequence[Entry]) -> None:
+    async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         """Nothing: the column that is indexed follows `courses.search` by itself."""
 
     async def indexed(self) -> Sequence[Row]:
@@ -176,8 +183,12 @@ def watched(work: Awaitable[T], tx: PostgresTransaction) -> Generator[Any, Any, 
             step, given = steps.throw, error
 
 
-def _all_of(query: SearchQuery, mark: str) -> str:
-    terms = [_lexeme(mark + word) for word in query.words] + [f"{_lexeme(mark + query.prefix)}:*"]
+def _all_of(wanted: Wanted) -> str:
+    terms = [_lexeme(token) for token in wanted.every]
+    if wanted.some:
+        terms.append(f"({' | '.join(map(_lexeme, wanted.some))})")
+    if wanted.prefix is not None:
+        terms.append(f"{_lexeme(wanted.prefix)}:*")
     return " & ".join(terms)
 
 

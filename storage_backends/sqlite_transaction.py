@@ -7,8 +7,18 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-from learnflow_core.search import SearchQuery
-from storage_backends.driver import DuplicateError, Entry, OverdueError, Part, RefusedError, Row, Value, unavailable
+from storage_backends import sqlite_places
+from storage_backends.driver import (
+    DuplicateError,
+    Entry,
+    OverdueError,
+    Ranked,
+    RefusedError,
+    Row,
+    Value,
+    Wanted,
+    unavailable,
+)
 
 _NAMES: Final = [str(number) for number in range(1, 100)]
 """What `$1`, `$2`, … are called when they are bound by name: an order of first appearance would be another one."""
@@ -77,7 +87,8 @@ class SQLiteTransaction:
     With a deadline it is a read.
     """
 
-    matches = "courses.n IN (SELECT rowid FROM course_index WHERE course_index MATCH {0})"
+    matches = sqlite_places.MATCHES
+    ranked: Ranked | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:
         self._connection: sqlite3.Connection | None = connection
@@ -106,12 +117,9 @@ class SQLiteTransaction:
             raise
         await self.rows("RELEASE inner_work")
 
-    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
-        title = _all_of(query, "=", markers)
-        if part == "title":
-            return title
-        everything = _all_of(query, "", markers)
-        return everything if part == "all" else f"({everything}) NOT ({title})"
+    def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
+        text = _all_of(wanted, markers)
+        return text if without is None else f"({text}) NOT ({_all_of(without, markers)})"
 
     async def numbers(self, count: int) -> Sequence[int]:
         ((last,),) = await self.rows("UPDATE numbers SET last = last + $1 RETURNING last", count)
@@ -123,12 +131,9 @@ class SQLiteTransaction:
         with self._open() as connection:
             connection.executemany(sql, rows)
 
-    async def index(self, entries: Sequence[Entry]) -> None:
+    async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         with self._open() as connection:
-            # An index without texts of its own must be told what to take out.
-            gone = [(number, old) for number, old, _ in entries if old is not None]
-            connection.executemany(_FORGET, gone)
-            connection.executemany(_INDEX, [(number, new) for number, _, new in entries])
+            sqlite_places.move(connection, changes)
 
     async def indexed(self) -> Sequence[Row]:
         return await self.rows("SELECT term, doc FROM course_index_tokens")
@@ -136,7 +141,9 @@ class SQLiteTransaction:
     async def damage(self) -> Sequence[str]:
         found = [str(message) for (message,) in await self.rows("PRAGMA integrity_check") if message != "ok"]
         orphans = await self.rows("PRAGMA foreign_key_check")
-        return found + [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
+        found += [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
+        misplaced = await self.rows(sqlite_places.MISPLACED)
+        return found + [f"course {course_id} has not its place in the search index" for (course_id,) in misplaced]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -156,10 +163,10 @@ class SQLiteTransaction:
         return translated(error)
 
 
-_FORGET = "INSERT INTO course_index (course_index, rowid, search) VALUES ('delete', ?, ?)"
-_INDEX = "INSERT INTO course_index (rowid, search) VALUES (?, ?)"
-
-
-def _all_of(query: SearchQuery, mark: str, markers: Sequence[str]) -> str:
-    terms = [f'"{mark}{word}"' for word in query.words] + [f'"{mark}{query.prefix}"*']
-    return " AND ".join(terms + [f'"{marker}"' for marker in markers])
+def _all_of(wanted: Wanted, markers: Sequence[str]) -> str:
+    terms = [f'"{token}"' for token in (*wanted.every, *markers)]
+    if wanted.some:
+        terms.append("(" + " OR ".join(f'"{token}"' for token in wanted.some) + ")")
+    if wanted.prefix is not None:
+        terms.append(f'"{wanted.prefix}"*')
+    return " AND ".join(terms)

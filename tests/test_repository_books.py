@@ -40,6 +40,8 @@ WRONG = {
         f"list '{name}': it counts 9 published courses, but has 4"
         for name in ("@development", "~all", "~all@development")
     ],
+    "UPDATE words SET courses = 9 WHERE word = '=crs'": ["word =crs: it counts 9 published courses, but has 4"],
+    "DELETE FROM words WHERE word = 'crs'": ["word crs: it counts 0 published courses, but has 4"],
     "UPDATE totals SET courses = 0 WHERE list = ''": ["list '': it counts 0 published courses, but has 4"],
     "DELETE FROM totals WHERE list = '~all'": ["list '~all': it counts 0 published courses, but has 4"],
     "INSERT INTO totals (list, courses) VALUES ('@art', 1)": ["list '@art': it counts 1 published courses, but has 0"],
@@ -54,7 +56,8 @@ WRONG = {
     "UPDATE spans SET courses = 9 WHERE sort = 'rating' AND category = '' AND level = ''": [
         f"list '' by rating: the span from {-(2**63)} '' counts 9 courses, but its blocks 4",
     ],
-    "INSERT INTO uncounted SELECT 1, id, category, level, 0, created_at, -1, 0 FROM courses WHERE id = 'crs_1'": [
+    "INSERT INTO uncounted SELECT 1, id, category, level, 0, created_at, -1, 0, search FROM courses WHERE n = 1": [
+        "word crs: it counts 5 published courses, but has 4",
         "list '~all': it counts 5 published courses, but has 4",
         *(f"list '@development' by {sort}: the block from {-(2**63)} '' counts 5 courses, but has 4" for sort in SORTS),
     ],
@@ -93,7 +96,8 @@ WRONG = {
     "INSERT INTO course_index (rowid, search) VALUES (99, 'crs')": [
         "the search index has 5 courses with crs, and should have 4",
     ],
-    "INSERT INTO course_index (course_index, rowid, search) SELECT 'delete', n, search FROM courses WHERE n = 4": [
+    "INSERT INTO course_index (course_index, rowid, search) SELECT 'delete', place, search "
+    "FROM courses JOIN places USING (n) WHERE n = 4": [
         "course crs_4: the search index does not find it by every word",
         "the search index has 3 courses with ~all, and should have 4",
     ],

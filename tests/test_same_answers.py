@@ -265,11 +265,9 @@ async def emptied(storage: Storage) -> None:
     driver: Any = storage._driver  # type: ignore[attr-defined]
 
     async def work(tx: Any) -> None:
-        for number, tokens in await tx.rows("SELECT n, search FROM courses"):
-            if "course_index" in tx.matches:
-                await tx.rows(
-                    "INSERT INTO course_index (course_index, rowid, search) VALUES ('delete', $1, $2)", number, tokens
-                )
+        if "course_index" in tx.matches:
+            await tx.rows("INSERT INTO course_index (course_index) VALUES ('delete-all')")
+            await tx.rows("DELETE FROM places")
         for table in TABLES:
             await tx.rows(f"DELETE FROM {table}")  # noqa: S608 - our own names
 
@@ -287,6 +285,7 @@ TABLES = (
         "courses",
         "categories",
         "totals",
+        "words",
         "blocks",
         "spans",
         "uncounted",

@@ -352,14 +352,22 @@ async def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
 CHILD = """
 import asyncio, sys
 from storage_backends import open_storage
-from storage_backends.conformance.samples import account, keep
+from storage_backends.conformance.samples import account, course, keep
 
 async def main():
     storage = await open_storage(sys.argv[1])
     async def write(worker):
         for number in range(10**6):
-            await keep(storage, account(f"acct_{sys.argv[2]}_{worker}_{number}"))
-            print(f"acct_{sys.argv[2]}_{worker}_{number}", flush=True)
+            name = f"{sys.argv[2]}_{worker}_{number}"
+            await keep(storage, account(f"acct_{name}"))
+            print(f"acct_{name}", flush=True)
+            first, again = (
+                course(f"crs_{name}", account_id=f"acct_{name}", title=title, students_base=students)
+                for title, students in (("Kept", number % 7), ("Kept again", number % 5))
+            )
+            await keep(storage, first)
+            await storage.write(lambda tx: tx.courses.put(again))
+            await storage.write(lambda tx: tx.courses.settle(10))
     await asyncio.gather(*(write(worker) for worker in range(8)))
 
 asyncio.run(main())

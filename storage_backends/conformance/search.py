@@ -4,23 +4,40 @@ from __future__ import annotations
 
 # ruff: noqa: S311 - seeded randomness, so that a failure comes again
 # ruff: noqa: SIM905 - words in a row read as words
-from collections.abc import Callable, Iterable, Iterator
-from itertools import product
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import accumulate, product
 from random import Random
-from typing import get_args
+from typing import Final, get_args
 
+import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from learnflow_core.model import Course, CourseSummary, Level
 from learnflow_core.money import sort_key
-from learnflow_core.pagination import Page
-from learnflow_core.ports import CourseQuery, CourseSort, Storage
-from learnflow_core.search import MAX_SEARCH_WORDS, SearchQuery, course_tokens, matches, title_matches, words
+from learnflow_core.pagination import Page, Slice
+from learnflow_core.ports import CourseQuery, CourseSort, Paging, Storage, Transaction
+from learnflow_core.search import (
+    MAX_SEARCH_WORDS,
+    SearchQuery,
+    course_tokens,
+    matches,
+    parse_search,
+    title_matches,
+    words,
+)
 from storage_backends.conformance.base import Suite
-from storage_backends.conformance.samples import account, course, keep
+from storage_backends.conformance.lists import read_part, walk
+from storage_backends.conformance.samples import account, course, enrollment, keep, user
 
 LEVELS: tuple[Level, ...] = get_args(Level)
+
+replace = msgspec.structs.replace
+
+_VOCABULARY: Final = [f"w{number:04}" for number in range(100)]
+_SHARES: Final = list(accumulate(1 / rank for rank in range(1, 101)))
 
 _WORDS = st.sampled_from(
     """
@@ -77,6 +94,103 @@ class Search(Suite):
                 found = await storage.read(lambda tx, it=query: tx.courses.list(it, Page(1, 50)))  # type: ignore[misc]
                 wanted = expected(courses, query)
                 assert (found.items, found.total) == (wanted, len(wanted))
+
+    @pytest.mark.parametrize("seed", range(2))
+    async def test_searches_of_the_whole_catalogue_stay_exact_whatever_is_written(
+        self, storage: Storage, seed: int
+    ) -> None:
+        random = Random(seed)
+        courses: dict[str, Course] = {}
+        await keep(storage, account("acct_1"), account("acct_2"), *map(user, map("usr_{}".format, range(40))))
+        for round_ in range(4):
+            for _ in range(12):
+                await _written(storage, random, courses)
+            for query in _whole_catalogue(random):
+                await _assert_found(storage, query, expected(courses.values(), query))
+            assert await storage.check() == [], round_
+
+    async def test_searches_stay_exact_when_many_write_at_once(self, storage: Storage) -> None:
+        random = Random("at once")
+        courses = [_random_course(random, f"crs_{number}") for number in range(40)]
+        await keep(storage, account("acct_1"), account("acct_2"), *courses[:20])
+        courses[:20] = [_changed_course(random, one) for one in courses[:20]]
+        puts = [storage.write(lambda tx, it=one: tx.courses.put(it)) for one in courses[:20]]  # type: ignore[misc]
+        adds = [storage.write(lambda tx, it=one: tx.courses.add(it)) for one in courses[20:]]  # type: ignore[misc]
+        assert all(await asyncio.gather(*puts, *adds))
+        for query in _whole_catalogue(random):
+            await _assert_found(storage, query, expected(courses, query))
+        assert await storage.check() == []
+
+
+async def _written(storage: Storage, random: Random, courses: dict[str, Course]) -> None:
+    """Change something at random, there and here."""
+    deed = random.randrange(4 if courses else 2)
+    name = f"crs_{random.choice('0az')}{random.randrange(36**3):x}"
+    if deed == 0 and name not in courses:
+        courses[name] = _random_course(random, name)
+        await keep(storage, courses[name])
+    elif deed == 1:
+        some = [_random_course(random, f"{name}_{number}") for number in range(8) if f"{name}_{number}" not in courses]
+        courses |= {one.id: one for one in some}
+        await storage.write(lambda tx: tx.courses.add_all(some))
+    elif deed == 2:
+        before = random.choice(list(courses.values()))
+        after = courses[before.id] = _changed_course(random, before)
+        assert await storage.write(lambda tx: tx.courses.put(after))
+    else:
+        chosen = random.choice(list(courses.values()))
+        number = sum(one.total_students - one.students_base for one in courses.values())
+        person = f"usr_{chosen.total_students - chosen.students_base}"
+        await keep(storage, enrollment(f"enr_{number}", user_id=person, course_id=chosen.id))
+        await storage.write(lambda tx: tx.courses.settle(100))
+        courses[chosen.id] = replace(chosen, total_students=chosen.total_students + 1)
+
+
+def _random_course(random: Random, course_id: str) -> Course:
+    def text(most: int) -> str:
+        return " ".join(random.choices(_VOCABULARY, cum_weights=_SHARES, k=random.randint(1, most)))
+
+    students = random.choice([0, 0, 0, 1, 8, 9, 1000, 2**31])
+    return course(
+        course_id,
+        account_id=random.choice(["acct_1", "acct_2"]),
+        title=text(3),
+        description=text(8),
+        category=random.choice(["art", "dev"]),
+        level=random.choice(LEVELS),
+        status=random.choice(["published", "published", "published", "draft", "archived"]),
+        students_base=students,
+        created_at=random.randrange(5),
+    )
+
+
+def _changed_course(random: Random, before: Course) -> Course:
+    after = _random_course(random, before.id)
+    enrolled = before.total_students - before.students_base
+    fixed = {"account_id": before.account_id, "created_at": before.created_at}
+    return replace(after, **fixed, total_students=after.students_base + enrolled)
+
+
+def _whole_catalogue(random: Random) -> Iterator[CourseQuery]:
+    """Searches of a word, of several, and of the start of one: of few words, and of more than are asked for by name."""
+    word = random.choice(_VOCABULARY)
+    texts = ("w", "w0", "w00", "w0000", f"w0000 {word}", f"{word} w", "nothing", "w0000 nothing")
+    sorts: tuple[CourseSort, ...] = ("relevance", "popular", "newest")
+    for text, sort in product(texts, sorts):
+        search = parse_search(text)
+        yield CourseQuery(sort, search)
+        yield CourseQuery(sort, search, level=random.choice(LEVELS), category=random.choice([None, "art", "no slug"]))
+        yield CourseQuery(sort, search, status=random.choice(["draft", "published"]), account_id="acct_1")
+
+
+async def _assert_found(storage: Storage, query: CourseQuery, wanted: list[CourseSummary]) -> None:
+    def ask(tx: Transaction, paging: Paging) -> Awaitable[Slice[CourseSummary]]:
+        return tx.courses.list(query, paging)
+
+    for page in (1, 2, max(1, -(-len(wanted) // 7)), 99):
+        found = await read_part(storage, ask, Page(page, 7))
+        assert (found.items, found.total) == (wanted[7 * (page - 1) : 7 * page], len(wanted)), query
+    assert await walk(storage, ask, 7) == wanted, query
 
 
 def expected(courses: Iterable[Course], query: CourseQuery) -> list[CourseSummary]:

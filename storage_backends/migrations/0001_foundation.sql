@@ -72,6 +72,12 @@ CREATE TABLE totals (
     courses BIGINT NOT NULL CHECK (courses >= 0)
 );
 
+-- How many published courses have a word, and (`=word`) have it in their title.
+CREATE TABLE words (
+    word TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    courses BIGINT NOT NULL CHECK (courses >= 0)
+);
+
 -- Where courses stand in those lists, in each order that begins with a column of `courses` (`sort`); an empty filter is
 -- none. A block holds the courses from its position (`key`, `id`) up to the next block's; a span is some dozen blocks,
 -- and begins where its first one does. The first of a list begin before every course.
@@ -94,8 +100,8 @@ CREATE TABLE blocks (
     UNIQUE (span, key, id)
 );
 
--- Courses that came to lists (`change` 1) or left them (-1), as they then stood, whom `totals` and `blocks` do not count
--- yet. Writers of courses would else wait for each other at the rows of the lists that all of them are in.
+-- Courses that came to lists (`change` 1) or left them (-1), as they then stood, whom `totals`, `blocks` and `words` do not
+-- count yet. Writers of courses would else wait for each other at the rows of the lists that all of them are in.
 CREATE TABLE uncounted (
     change BIGINT NOT NULL CHECK (change IN (1, -1)),
     id TEXT COLLATE "C" NOT NULL,
@@ -104,7 +110,8 @@ CREATE TABLE uncounted (
     total_students BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     rating BIGINT NOT NULL,
-    price_key BIGINT NOT NULL
+    price_key BIGINT NOT NULL,
+    search TEXT COLLATE "C" NOT NULL
 );
 
 -- The catalogue, in rows short enough that enrolments, which count seats here, and lists stay cheap.

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import islice
 
-from learnflow_core.search import SearchQuery
-from storage_backends.driver import DriverTransaction
-from storage_backends.repository import list_books
+from storage_backends.driver import DriverTransaction, Wanted
+from storage_backends.repository import list_books, words
 from storage_backends.repository.courses import COURSES, tokens
 from storage_backends.repository.enrollments import LIVE
 from storage_backends.repository.sql import MODES
@@ -92,14 +91,16 @@ async def findings(tx: DriverTransaction) -> list[str]:
 
 
 async def _index_findings(tx: DriverTransaction) -> list[str]:
-    """Whether the search index says of every course what the course says.
+    """Whether the search index says of every course what the course says, and words are counted right.
 
     Each course has every token it should have, and each token as many courses as should have it: so none has another.
     """
     wrong = []
     expected: Counter[str] = Counter()
-    async for course_id, number, kept, computed in _searched(tx):
+    published: Counter[str] = Counter()
+    async for course_id, number, status, kept, computed in _searched(tx):
         expected.update(kept.split(" "))
+        published.update(words.words_of(status, kept))
         if kept != computed:
             wrong.append(f"course {course_id}: it would be found by other words than it says")
         elif not await _finds(tx, number, kept):
@@ -110,22 +111,27 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
         f"the search index has {indexed[token]} courses with {token}, and should have {expected[token]}"
         for token in islice(differing, MOST)
     ]
-    return wrong[:MOST]
+    counted = await words.all_counts(tx)
+    differing = (word for word in sorted(published.keys() | counted.keys()) if published[word] != counted[word])
+    miscounted = [
+        f"word {word}: it counts {counted[word]} published courses, but has {published[word]}"
+        for word in islice(differing, MOST)
+    ]
+    return wrong[:MOST] + miscounted
 
 
-async def _searched(tx: DriverTransaction) -> AsyncIterator[tuple[str, int, str, str]]:
-    """Every course: its id, number, the tokens it is kept with, and those it should have."""
+async def _searched(tx: DriverTransaction) -> AsyncIterator[tuple[str, int, str, str, str]]:
+    """Every course: its id, number, status, the tokens it is kept with, and those it should have."""
     number = 0
     while rows := await tx.rows(_NEXT_COURSES, number, _COURSES_AT_ONCE):
         for row in rows:
             number, kept, *rest = row
             course = COURSES.make(tuple(rest))
-            yield course.id, number, kept, tokens(course)
+            yield course.id, number, course.status, kept, tokens(course)
 
 
 async def _finds(tx: DriverTransaction, number: int, kept: str) -> bool:
-    words = tuple(kept.split(" "))
-    text = tx.match(SearchQuery(words, prefix=words[0]), "all")
+    text = tx.match(Wanted(every=tuple(kept.split(" "))))
     sql = f"SELECT n FROM courses WHERE n = $1 AND {tx.matches.format('$2')}"
     return await tx.row(sql, number, text) is not None
 

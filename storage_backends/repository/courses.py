@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -13,10 +11,10 @@ from learnflow_core.model import Category, Course, CourseSummary, Mode, Section
 from learnflow_core.money import sort_key
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
-from learnflow_core.search import SLUG_PATTERN, course_tokens
-from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
-from storage_backends.repository import blocks, totals, uncounted
-from storage_backends.repository.paging import Known, Listing, part
+from learnflow_core.search import course_tokens
+from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
+from storage_backends.repository import blocks, searches, totals, uncounted, words
+from storage_backends.repository.paging import Known, Listing, part, parts
 from storage_backends.repository.sql import (
     MODES,
     Codec,
@@ -142,9 +140,13 @@ class Courses:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
         listing = _ORDERS[query.sort]
-        total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
-        known = None if total is None else Known(total, partial(self._start, query, listing))
-        return await part(self._tx, listing, paging, *self._segments(query, where), known=known)
+        if query.search is None:
+            total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
+            known = None if total is None else Known(total, partial(self._start, query, listing))
+            return await part(self._tx, listing, paging, where, known=known)
+        found = await searches.matches(self._tx, query, query.search, where)
+        segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
+        return await parts(self._tx, listing, paging, segments, found.count)
 
     async def known(self, course_ids: Collection[str]) -> frozenset[str]:
         rows = await self._tx.rows(_KNOWN, json_text(course_ids))
@@ -175,16 +177,6 @@ class Courses:
         await self._count(changes)
         return len(settled)
 
-    def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
-        if query.search is None:
-            return [where]
-        # A text that is no slug is no category, as `where` finds; in the index's language it could mean anything.
-        category = query.category if query.category and re.match(SLUG_PATTERN, query.category) else None
-        markers = ([f"@{category}"] if category else []) + ([f"~{query.level}"] if query.level else [])
-        parts: tuple[Part, ...] = ("title", "rest") if query.sort == "relevance" else ("all",)
-        texts = [self._tx.match(query.search, wanted, markers) for wanted in parts]
-        return [where.copy().also(self._tx.matches, text) for text in texts]
-
     async def _start(
         self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
     ) -> tuple[blocks.Place | None, int]:
@@ -204,19 +196,15 @@ class Courses:
         await uncounted.note(self._tx, changes)
 
     async def _index(self, changes: Sequence[Change]) -> None:
-        await self._tx.index(
-            [
-                (after.n, before and before.search, after.search)
-                for before, after in changes
-                if before is None or before.search != after.search
-            ]
-        )
+        known = [(before and _entry(before), _entry(after)) for before, after in changes]
+        await self._tx.index([(before, after) for before, after in known if before != after])
 
     async def _count(self, changes: Sequence[Change]) -> None:
         """Count these changes, after all that are noted: what counts must agree with the rows when it looks at them."""
         every = [*await uncounted.take(self._tx), *changes]
         await totals.follow(self._tx, every)
         await blocks.follow(self._tx, every)
+        await words.follow(self._tx, every)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
@@ -249,6 +237,11 @@ def _text_columns(course: Course) -> dict[str, Value]:
 
 def _standing(columns: Mapping[str, Value]) -> Standing:
     return Standing._make(columns[name] for name in Standing._fields)
+
+
+def _entry(standing: Standing) -> Entry:
+    published = standing.status == "published"
+    return Entry(standing.n, published, standing.total_students, standing.id, standing.search)
 
 
 # A guarded UPDATE that answers the row is a lock on every database, and shows what the row was.

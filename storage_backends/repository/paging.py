@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.pagination import Cursor, Page, Position, Slice
@@ -53,55 +53,99 @@ class Known:
     start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]]
 
 
+class Segment(Protocol):
+    """Items of a list that follow each other in its order: all of it, or one of several parts."""
+
+    async def count(self) -> int:
+        """How many there are."""
+
+    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
+        """What holds for those after the first `offset` behind a position, at most `limit` of them, and no others."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`Segment`: the rows of the list's table that meet conditions; of all of them something may be `known`."""
+
+    tx: DriverTransaction
+    table: str
+    where: Where
+    known: Known | None = None
+
+    async def count(self) -> int:
+        if self.known is not None:
+            return self.known.total
+        row = await self.tx.row(f"SELECT count(*) FROM {self.table} WHERE {self.where}", *self.where.args)  # noqa: S608
+        assert row is not None, "an aggregate answers one row"
+        return int(row[0])
+
+    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
+        # Keys are found first, in an index where there is one; only the rows that are shown are read whole.
+        identity = listing.key[-1][0]
+        inner, rest = await self._begun(listing, after, offset)
+        bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(rest)}"
+        return inner.within(
+            f"{identity} IN (SELECT {identity} FROM {listing.table} WHERE {{}} ORDER BY {listing.order} {bounds})"  # noqa: S608
+        )
+
+    async def _begun(self, listing: Listing[Any], after: Sequence[Value] | None, offset: int) -> tuple[Where, int]:
+        """Conditions of items that begin near an offset behind a position, and how many of them come before it."""
+        if after is not None:
+            return _from(listing, self.where, "<" if listing.falling else ">", after), offset
+        key, rest = (None, offset) if self.known is None else await self.known.start(offset)
+        if key is None:
+            return self.where.copy(), rest
+        return _from(listing, self.where, "<" if listing.falling else ">=", key), rest
+
+
 async def part(
-    tx: DriverTransaction, listing: Listing[T], paging: Paging, *segments: Where, known: Known | None = None
+    tx: DriverTransaction, listing: Listing[T], paging: Paging, where: Where, *, known: Known | None = None
+) -> Slice[T]:
+    """What `paging` asks for of the items that meet conditions; `known` is what is kept of all of them, if anything."""
+    rows = Rows(tx, listing.table, where, known)
+    return await parts(tx, listing, paging, [rows], rows.count)
+
+
+async def parts(
+    tx: DriverTransaction,
+    listing: Listing[T],
+    paging: Paging,
+    segments: Sequence[Segment],
+    total: Callable[[], Awaitable[int]],
 ) -> Slice[T]:
     """What `paging` asks for of the items that the segments hold: first all of the first, then all of the next.
 
-    `known` is of a single segment. Other segments are counted.
-
-    A position is the number of its segment and the item's key. One that this list cannot have given out is
-    `invalid_parameter` (`cursor`).
+    `total` tells how many items all segments have; it is asked for pages only. A position is the number of its segment
+    and the item's key. One that this list cannot have given out is `invalid_parameter` (`cursor`).
     """
     if isinstance(paging, Page):
-        return await _page(tx, listing, paging, segments, known)
+        return await _page(tx, listing, paging, segments, await total())
     return await _after(tx, listing, paging, segments)
 
 
 async def _page(
-    tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Where], known: Known | None
+    tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Segment], total: int
 ) -> Slice[T]:
     items: list[T] = []
-    total = 0
-    for where in segments:
-        count = await _count(tx, listing, where) if known is None else known.total
-        offset = max(0, page.offset - total)
-        wanted = page.limit - len(items)
-        if wanted and offset < count:
-            begun, rest = (where, offset) if known is None else await _begun(listing, where, known, offset)
-            rows = await _fetch(tx, listing, begun, wanted, rest)
-            items += [listing.make(row[len(listing.key) :]) for row in rows]
-        total += count
+    wanted = min(page.limit, total - page.offset)
+    offset = page.offset
+    for segment in segments:
+        if len(items) >= wanted:
+            break
+        rows = await _fetch(tx, listing, segment, None, wanted - len(items), offset)
+        items += [listing.make(row[len(listing.key) :]) for row in rows]
+        # Only a segment that lies before the page as a whole has to be counted.
+        offset = 0 if items or not offset else offset - await segment.count()
     return Slice(items, total=total)
 
 
-async def _begun(listing: Listing[T], where: Where, known: Known, offset: int) -> tuple[Where, int]:
-    """Conditions of items that begin near an offset, and how many of them come before it."""
-    key, rest = await known.start(offset)
-    if key is None:
-        return where, rest
-    parameters = ", ".join("{}" for _ in key)
-    return where.copy().also(f"({listing.position}) {'<' if listing.falling else '>='} ({parameters})", *key), rest
-
-
-async def _after(tx: DriverTransaction, listing: Listing[T], cursor: Cursor, segments: Sequence[Where]) -> Slice[T]:
+async def _after(tx: DriverTransaction, listing: Listing[T], cursor: Cursor, segments: Sequence[Segment]) -> Slice[T]:
     width = len(listing.key)
     first, key = _start(listing, cursor.after, len(segments))
     found: list[tuple[int, Row]] = []
-    for number, where in enumerate(segments[first:], first):
-        rest = where if key is None else _beyond(listing, where, key)
+    for number, segment in enumerate(segments[first:], first):
         # One more than asked for tells whether anything follows.
-        rows = await _fetch(tx, listing, rest, cursor.limit + 1 - len(found), 0)
+        rows = await _fetch(tx, listing, segment, key, cursor.limit + 1 - len(found), 0)
         found += [(number, row) for row in rows]
         if len(found) > cursor.limit:
             break
@@ -111,27 +155,22 @@ async def _after(tx: DriverTransaction, listing: Listing[T], cursor: Cursor, seg
     return Slice([listing.make(row[width:]) for _, row in shown], next_after=last)
 
 
-async def _count(tx: DriverTransaction, listing: Listing[T], where: Where) -> int:
-    row = await tx.row(f"SELECT count(*) FROM {listing.table} WHERE {where}", *where.args)  # noqa: S608 - our own names
-    assert row is not None, "an aggregate answers one row"
-    return int(row[0])
+async def _fetch(
+    tx: DriverTransaction,
+    listing: Listing[T],
+    segment: Segment,
+    after: Sequence[Value] | None,
+    limit: int,
+    offset: int,
+) -> Sequence[Row]:
+    where = await segment.stretch(listing, after, limit, offset)
+    sql = f"SELECT {listing.position}, {listing.columns} FROM {listing.table} WHERE {where} ORDER BY {listing.order}"  # noqa: S608
+    return await tx.rows(sql, *where.args)
 
 
-async def _fetch(tx: DriverTransaction, listing: Listing[T], where: Where, limit: int, offset: int) -> Sequence[Row]:
-    """The keys are found first, in an index where there is one; only the rows that are shown are read whole."""
-    inner = where.copy()
-    identity, order = listing.key[-1][0], listing.order
-    bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(offset)}"
-    sql = (
-        f"SELECT {listing.position}, {listing.columns} FROM {listing.table} WHERE {identity} IN "  # noqa: S608
-        f"(SELECT {identity} FROM {listing.table} WHERE {where} ORDER BY {order} {bounds}) ORDER BY {order}"
-    )
-    return await tx.rows(sql, *inner.args)
-
-
-def _beyond(listing: Listing[T], where: Where, key: Sequence[Value]) -> Where:
+def _from(listing: Listing[Any], where: Where, side: str, key: Sequence[Value]) -> Where:
     parameters = ", ".join("{}" for _ in key)
-    return where.copy().also(f"({listing.position}) {'<' if listing.falling else '>'} ({parameters})", *key)
+    return where.copy().also(f"({listing.position}) {side} ({parameters})", *key)
 
 
 def _start(listing: Listing[T], after: Position | None, segments: int) -> tuple[int, Sequence[Value] | None]:

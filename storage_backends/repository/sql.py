@@ -135,6 +135,11 @@ class Where:
         other._conditions, other.args = list(self._conditions), list(self.args)
         return other
 
+    def within(self, condition: str) -> Where:
+        """One condition that has all of these inside, where it says `{}`, and the same arguments."""
+        self._conditions = [condition.format(self)]
+        return self
+
     def __str__(self) -> str:
         return " AND ".join(self._conditions) or "1 = 1"
 

@@ -15,7 +15,7 @@ from storage_backends.driver import DriverTransaction
 from storage_backends.repository.sql import Where, insert
 from storage_backends.repository.standing import Change, Standing
 
-COLUMNS: Final = ("id", "category", "level", "total_students", "created_at", "rating", "price_key")
+COLUMNS: Final = ("id", "category", "level", "total_students", "created_at", "rating", "price_key", "search")
 """What is noted of a standing."""
 
 _TAKE: Final = f"DELETE FROM uncounted RETURNING change, {', '.join(COLUMNS)}"  # noqa: S608 - our own names
@@ -50,5 +50,5 @@ def _kept(standing: Standing | None) -> list[tuple[Any, ...]]:
 
 def _change(change: int, kept: Sequence[Any]) -> Change:
     columns: dict[str, Any] = dict(zip(COLUMNS, kept, strict=True))
-    there = Standing(n=0, status="published", search="", **columns)
+    there = Standing(n=0, status="published", **columns)
     return (None, there) if change > 0 else (there, there._replace(status="archived"))
