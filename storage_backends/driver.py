@@ -101,6 +101,9 @@ class DriverTransaction(Protocol):
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Undo what was done inside when it is left by an exception; what may fail and be survived runs in one."""
 
+    matching: str | None
+    """The columns of `courses` by which `matches` tests a row by itself; None where it can only find all that match."""
+
     ranked: Ranked | None
     """The quick way to the pages of a search by popularity, where the index has one of its own."""
 

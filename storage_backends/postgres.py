@@ -39,6 +39,10 @@ _SERVED: Final = {
     # Else a prepared statement is planned once for all arguments, and a search takes thousands of times as long.
     "plan_cache_mode": "force_custom_plan",
     "jit": "off",
+    # Every read has an index to go by, also where the planner takes what is asked for to be most of a table.
+    "enable_seqscan": "off",
+    # Else a search that finds a tenth of a million courses remembers pages of the table only, and tests all on them.
+    "work_mem": "16MB",
     "lock_timeout": str(_LOCK_PATIENCE_MS),
     # A process that vanished in the middle of a transaction must not hold its locks.
     "idle_in_transaction_session_timeout": "30000",

@@ -75,6 +75,7 @@ class PostgresTransaction:
     """
 
     matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
+    matching: str | None = "vec"
     ranked: Ranked | None = None
 
     def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:

@@ -88,6 +88,7 @@ class SQLiteTransaction:
     """
 
     matches = sqlite_places.MATCHES
+    matching: str | None = None
     ranked: Ranked | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:

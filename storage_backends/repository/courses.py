@@ -146,7 +146,7 @@ class Courses:
             return await part(self._tx, listing, paging, where, known=known)
         found = await searches.matches(self._tx, query, query.search, where)
         segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
-        return await parts(self._tx, listing, paging, segments, found.count)
+        return await parts(listing, paging, segments, found.count)
 
     async def known(self, course_ids: Collection[str]) -> frozenset[str]:
         rows = await self._tx.rows(_KNOWN, json_text(course_ids))

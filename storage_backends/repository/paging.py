@@ -59,8 +59,10 @@ class Segment(Protocol):
     async def count(self) -> int:
         """How many there are."""
 
-    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
-        """What holds for those after the first `offset` behind a position, at most `limit` of them, and no others."""
+    async def rows(
+        self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int
+    ) -> Sequence[Row]:
+        """At most `limit` of them, those after the first `offset` behind a position; see `rows_where`."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,22 @@ class Rows:
         assert row is not None, "an aggregate answers one row"
         return int(row[0])
 
-    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
+    async def rows(
+        self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int
+    ) -> Sequence[Row]:
         # Keys are found first, in an index where there is one; only the rows that are shown are read whole.
         identity = listing.key[-1][0]
         inner, rest = await self._begun(listing, after, offset)
         bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(rest)}"
-        return inner.within(
+        inner.within(
             f"{identity} IN (SELECT {identity} FROM {listing.table} WHERE {{}} ORDER BY {listing.order} {bounds})"  # noqa: S608
         )
+        return await rows_where(self.tx, listing, inner)
 
     async def _begun(self, listing: Listing[Any], after: Sequence[Value] | None, offset: int) -> tuple[Where, int]:
         """Conditions of items that begin near an offset behind a position, and how many of them come before it."""
         if after is not None:
-            return _from(listing, self.where, "<" if listing.falling else ">", after), offset
+            return beyond(listing, self.where, after), offset
         key, rest = (None, offset) if self.known is None else await self.known.start(offset)
         if key is None:
             return self.where.copy(), rest
@@ -103,11 +108,10 @@ async def part(
 ) -> Slice[T]:
     """What `paging` asks for of the items that meet conditions; `known` is what is kept of all of them, if anything."""
     rows = Rows(tx, listing.table, where, known)
-    return await parts(tx, listing, paging, [rows], rows.count)
+    return await parts(listing, paging, [rows], rows.count)
 
 
 async def parts(
-    tx: DriverTransaction,
     listing: Listing[T],
     paging: Paging,
     segments: Sequence[Segment],
@@ -119,33 +123,31 @@ async def parts(
     and the item's key. One that this list cannot have given out is `invalid_parameter` (`cursor`).
     """
     if isinstance(paging, Page):
-        return await _page(tx, listing, paging, segments, await total())
-    return await _after(tx, listing, paging, segments)
+        return await _page(listing, paging, segments, await total())
+    return await _after(listing, paging, segments)
 
 
-async def _page(
-    tx: DriverTransaction, listing: Listing[T], page: Page, segments: Sequence[Segment], total: int
-) -> Slice[T]:
+async def _page(listing: Listing[T], page: Page, segments: Sequence[Segment], total: int) -> Slice[T]:
     items: list[T] = []
     wanted = min(page.limit, total - page.offset)
     offset = page.offset
     for segment in segments:
         if len(items) >= wanted:
             break
-        rows = await _fetch(tx, listing, segment, None, wanted - len(items), offset)
+        rows = await segment.rows(listing, None, wanted - len(items), offset)
         items += [listing.make(row[len(listing.key) :]) for row in rows]
         # Only a segment that lies before the page as a whole has to be counted.
         offset = 0 if items or not offset else offset - await segment.count()
     return Slice(items, total=total)
 
 
-async def _after(tx: DriverTransaction, listing: Listing[T], cursor: Cursor, segments: Sequence[Segment]) -> Slice[T]:
+async def _after(listing: Listing[T], cursor: Cursor, segments: Sequence[Segment]) -> Slice[T]:
     width = len(listing.key)
     first, key = _start(listing, cursor.after, len(segments))
     found: list[tuple[int, Row]] = []
     for number, segment in enumerate(segments[first:], first):
         # One more than asked for tells whether anything follows.
-        rows = await _fetch(tx, listing, segment, key, cursor.limit + 1 - len(found), 0)
+        rows = await segment.rows(listing, key, cursor.limit + 1 - len(found), 0)
         found += [(number, row) for row in rows]
         if len(found) > cursor.limit:
             break
@@ -155,17 +157,15 @@ async def _after(tx: DriverTransaction, listing: Listing[T], cursor: Cursor, seg
     return Slice([listing.make(row[width:]) for _, row in shown], next_after=last)
 
 
-async def _fetch(
-    tx: DriverTransaction,
-    listing: Listing[T],
-    segment: Segment,
-    after: Sequence[Value] | None,
-    limit: int,
-    offset: int,
-) -> Sequence[Row]:
-    where = await segment.stretch(listing, after, limit, offset)
+async def rows_where(tx: DriverTransaction, listing: Listing[Any], where: Where) -> Sequence[Row]:
+    """The items that meet conditions, in the order of their list: the columns of its key, and those of the item."""
     sql = f"SELECT {listing.position}, {listing.columns} FROM {listing.table} WHERE {where} ORDER BY {listing.order}"  # noqa: S608
     return await tx.rows(sql, *where.args)
+
+
+def beyond(listing: Listing[Any], where: Where, key: Sequence[Value]) -> Where:
+    """These conditions, and that an item comes behind a position."""
+    return _from(listing, where, "<" if listing.falling else ">", key)
 
 
 def _from(listing: Listing[Any], where: Where, side: str, key: Sequence[Value]) -> Where:

@@ -2,65 +2,108 @@
 
 The last word typed may be the start of one. Where few words begin so they are asked for by name, which an index answers
 at once; else by what was typed, which then is short, and short beginnings have an index of their own.
+
+Where the index knows no order, there are two ways to the first of what is found: to test the courses in the order of
+the list until there are enough, or to gather all that match and sort them. The first is quick when much matches, the
+second when little does, and which of the two it is can be told from the counts of words only when one of these is
+small. So a few courses are tested first, and what they cannot answer is gathered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from learnflow_core.ports import CourseQuery
 from learnflow_core.search import SLUG_PATTERN, SearchQuery
-from storage_backends.driver import DriverTransaction, Ranked, Value, Wanted
+from storage_backends.driver import DriverTransaction, Ranked, Row, Value, Wanted
 from storage_backends.repository import words
-from storage_backends.repository.paging import Listing, Rows
+from storage_backends.repository.paging import Listing, Rows, beyond, rows_where
 from storage_backends.repository.sql import Where
+from storage_backends.repository.words import in_title
 
-_POPULAR = ("relevance", "popular")
+NEAR: Final = 4_000
+"""How many courses are tested in order. Where these hold no page, in a million there are ten thousand to gather."""
+
+_FEW: Final = 2_000
+"""How many are gathered at once, without testing any."""
+
+_POPULAR: Final = ("relevance", "popular")
+_MOST_POPULAR: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Matches:
     """`Segment`: the courses that are wanted among those of `where`, which are the other conditions of the query.
 
-    `kept` says of words that are wanted how many published courses have each, as far as that is known.
+    They are no more than `most`, where that is known.
     """
 
     tx: DriverTransaction
     query: CourseQuery
     where: Where
     wanted: Wanted
+    asked: words.Asked
     without: Wanted | None = None
-    kept: Mapping[str, int] | None = None
+    most: int | None = None
 
     async def count(self) -> int:
+        if self.most == 0:
+            return 0
         if self._narrowed or not self.wanted.some:
             return await self._counted()
-        kept = await words.counts(self.tx, self.wanted.some) if self.kept is None else self.kept
         # Those with the commonest word are counted already; the index counts those that only have others.
-        common, *others = sorted(kept, key=kept.__getitem__, reverse=True) or [""]
+        common, *others = sorted(self.wanted.some, key=self.asked.count, reverse=True)
+        others = [word for word in others if self.asked.count(word)]
         if not others:
-            return kept.get(common, 0)
+            return self.asked.count(common)
         rest = replace(self, wanted=Wanted(some=tuple(others)), without=Wanted(every=(common,)))
-        return kept[common] + await rest.count()
+        return self.asked.count(common) + await rest.count()
 
-    async def stretch(self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int) -> Where:
-        if self._ranked is None or self.query.sort not in _POPULAR:
-            return await self._rows().stretch(listing, after, limit, offset)
-        students, course_id = (_MOST_POPULAR, "") if after is None else after
-        return Where().also(self._ranked.page, self._text, students, course_id, limit, offset)
+    async def rows(
+        self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int
+    ) -> Sequence[Row]:
+        if self.most == 0:
+            return []
+        if self._ranked is not None and self.query.sort in _POPULAR:
+            students, course_id = (_MOST_POPULAR, "") if after is None else after
+            where = Where().also(self._ranked.page, self._text, students, course_id, limit, offset)
+            return await rows_where(self.tx, listing, where)
+        before = self.where.copy() if after is None else beyond(listing, self.where, after)
+        if self.tx.matching is not None and (self.most is None or self.most > _FEW):
+            near = self._near(listing, before.copy(), self.tx.matching, limit, offset)
+            found = await rows_where(self.tx, listing, near)
+            if len(found) == limit:
+                return found
+        return await rows_where(self.tx, listing, self._gathered(listing, before, limit, offset))
+
+    def _near(self, listing: Listing[Any], where: Where, matching: str, limit: int, offset: int) -> Where:
+        where.within(
+            f"(SELECT {listing.position}, {matching} FROM courses WHERE {{}} ORDER BY {listing.order} LIMIT {NEAR})"  # noqa: S608
+        )
+        bounds = f"LIMIT {where.parameter(limit)} OFFSET {where.parameter(offset)}"
+        match = self.tx.matches.format(where.parameter(self._text))
+        return where.within(
+            f"id IN (SELECT id FROM {{}} AS courses WHERE {match} ORDER BY {listing.order} {bounds})"  # noqa: S608
+        )
+
+    def _gathered(self, listing: Listing[Any], where: Where, limit: int, offset: int) -> Where:
+        where.also(self.tx.matches, self._text)
+        bounds = f"LIMIT {where.parameter(limit)} OFFSET {where.parameter(offset)}"
+        # An order by a sum is one that no index has.
+        (column, _), (identity, _) = listing.key
+        direction = "DESC" if listing.falling else "ASC"
+        order = f"{column} + 0 {direction}, {identity} {direction}"
+        return where.within(f"id IN (SELECT id FROM courses WHERE {{}} ORDER BY {order} {bounds})")  # noqa: S608
 
     async def _counted(self) -> int:
         if self._ranked is None:
-            return await self._rows().count()
+            return await Rows(self.tx, "courses", self.where.copy().also(self.tx.matches, self._text)).count()
         row = await self.tx.row(self._ranked.counting.format("$1"), self._text)
         assert row is not None, "an aggregate answers one row"
         return int(row[0])
-
-    def _rows(self) -> Rows:
-        return Rows(self.tx, "courses", self.where.copy().also(self.tx.matches, self._text))
 
     @property
     def _ranked(self) -> Ranked | None:
@@ -85,25 +128,41 @@ class Matches:
 
 async def matches(tx: DriverTransaction, query: CourseQuery, search: SearchQuery, where: Where) -> Matches:
     """All that a search finds among the courses of `where`, which are the query's other conditions."""
-    ends = await words.beginning_with(tx, search.prefix) if query.status == "published" else None
-    wanted = Wanted(search.words, tuple(ends)) if ends else Wanted(search.words, prefix=search.prefix)
-    return Matches(tx, query, where, wanted, kept=ends)
+    if query.status != "published":
+        return Matches(tx, query, where, Wanted(search.words, prefix=search.prefix), words.Asked({}, None))
+    asked = await words.asked(tx, search)
+    if asked.ends is None:
+        wanted = Wanted(search.words, prefix=search.prefix)
+    else:
+        wanted = Wanted(search.words, asked.ends or (search.prefix,))
+    return Matches(tx, query, where, wanted, asked, most=_most(asked, wanted))
 
 
 def by_relevance(found: Matches) -> list[Matches]:
     """The two parts of what a search finds: those whose title alone has all that is wanted, and the others."""
     every, some, prefix = found.wanted
-    title = Wanted(_in_title(every), _in_title(some), None if prefix is None else f"={prefix}")
-    return [replace(found, wanted=title, kept=None), replace(found, without=title, kept=None)]
+    title = Wanted(in_title(every), in_title(some), None if prefix is None else f"={prefix}")
+    if found.most is None and found.query.status != "published":
+        return [replace(found, wanted=title), replace(found, without=title)]
+    others = found.most
+    if prefix is None:
+        # What its title does not have of the words, a course must have elsewhere.
+        elsewhere = sum(found.asked.count(word) - found.asked.count(f"={word}") for word in (*every, *some))
+        others = elsewhere if others is None else min(others, elsewhere)
+    return [
+        replace(found, wanted=title, most=_most(found.asked, title)),
+        replace(found, without=title, most=others),
+    ]
 
 
-def _in_title(tokens: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"={word}" for word in tokens)
+def _most(asked: words.Asked, wanted: Wanted) -> int | None:
+    """How many published courses can have all that is wanted, as far as the counts of its words tell."""
+    bounds = [asked.count(word) for word in wanted.every]
+    if wanted.some:
+        bounds.append(sum(map(asked.count, wanted.some)))
+    return min(bounds, default=None)
 
 
 def _slug(query: CourseQuery) -> str | None:
     """The category, unless it is a text that can be none's; in the index's language it could mean anything."""
     return query.category if query.category and re.match(SLUG_PATTERN, query.category) else None
-
-
-_MOST_POPULAR = 2**63 - 1

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
+from learnflow_core.search import SearchQuery
 from storage_backends.driver import DriverTransaction, Row
 from storage_backends.repository.sql import json_text
 from storage_backends.repository.standing import Change
@@ -41,20 +44,36 @@ async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
         await tx.rows(_FORGET, json_text(sorted(fewer)))
 
 
-async def beginning_with(tx: DriverTransaction, prefix: str) -> Mapping[str, int] | None:
-    """The words that begin so, with how many courses have each; None when they are more than MOST_ENDS."""
-    rows = await tx.rows(_BEGINNING, prefix, prefix + _LAST, MOST_ENDS + 1)
-    if sum(not noted for *_, noted in rows) > MOST_ENDS:
-        return None  # what is noted may have ended some of them, but there are others that were not looked at
-    found = _summed(rows)
-    held = {word: courses for word, courses in found.items() if courses and word.startswith(prefix)}
-    return None if len(held) > MOST_ENDS else held
+@dataclass(frozen=True)
+class Asked:
+    """What is counted of the words of a search: how many published courses have each, as words and as `=word`.
+
+    `ends` are the words that begin with the prefix; None when they are more than MOST_ENDS, and then not counted.
+    """
+
+    counts: Mapping[str, int]
+    ends: tuple[str, ...] | None
+
+    def count(self, word: str) -> int:
+        """How many have the word."""
+        return self.counts.get(word, 0)
 
 
-async def counts(tx: DriverTransaction, words: Sequence[str]) -> Mapping[str, int]:
-    """How many courses have each of the words, without those that none has."""
-    found = _summed(await tx.rows(_COUNTS, json_text(words)))
-    return {word: found[word] for word in words if found[word]}
+async def asked(tx: DriverTransaction, search: SearchQuery) -> Asked:
+    """What is counted of the words of a search."""
+    ranges = [(mark + search.prefix, mark + search.prefix + _LAST) for mark in ("", "=")]
+    whole = json_text([*search.words, *in_title(search.words)])
+    rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole)
+    counts = {word: courses for word, courses in _summed(rows).items() if courses}
+    # What is noted may have ended some of the words that were read, but there are others, which were not.
+    many = sum(not noted and word.startswith(search.prefix) for word, _, noted in rows) > MOST_ENDS
+    ends = tuple(word for word in counts if word.startswith(search.prefix))
+    return Asked(counts, None if many or len(ends) > MOST_ENDS else ends)
+
+
+def in_title(words: Iterable[str]) -> tuple[str, ...]:
+    """The tokens of the same words in titles."""
+    return tuple(f"={word}" for word in words)
 
 
 async def all_counts(tx: DriverTransaction) -> Counter[str]:
@@ -62,12 +81,12 @@ async def all_counts(tx: DriverTransaction) -> Counter[str]:
     return _summed(await tx.rows(_ALL))
 
 
-def _summed(rows: Iterable[Row]) -> Counter[str]:
-    """What is counted under single words, and what is noted of whole courses."""
-    found = Counter[str]()
-    for tokens, courses, noted in rows:
-        for word in words_of("published", tokens) if noted else (tokens,):
-            found[word] += courses
+def _summed(rows: Sequence[Row]) -> Counter[str]:
+    """What is counted under single words, though it may have been read twice, and what is noted of whole courses."""
+    found = Counter({word: courses for word, courses, noted in rows if not noted})
+    for tokens, change in ((tokens, change) for tokens, change, noted in rows if noted):
+        for word in words_of("published", tokens):
+            found[word] += change
     return found
 
 
@@ -89,8 +108,10 @@ _TAKE_AWAY = f"UPDATE words SET courses = courses - change FROM ({_CHANGES}) AS 
 _FORGET = "DELETE FROM words WHERE courses = 0 AND word IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _KEPT = "SELECT word, courses, 0 AS noted FROM words"
 _NOTED = "UNION ALL SELECT search, change, 1 FROM uncounted"
-_BEGINNING = (
-    f"SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $3) AS kept {_NOTED}"
-)
-_COUNTS = f"{_KEPT} WHERE word IN (SELECT value FROM json_each(CAST($1 AS TEXT))) {_NOTED}"
+_ASKED = f"""
+    SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $5) AS plain
+    UNION ALL SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $3 AND word < $4 ORDER BY word LIMIT $5) AS titled
+    UNION ALL {_KEPT} WHERE word IN (SELECT value FROM json_each(CAST($6 AS TEXT)))
+    {_NOTED}
+"""
 _ALL = f"{_KEPT} {_NOTED}"
