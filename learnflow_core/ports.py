@@ -207,6 +207,9 @@ class Courses(Protocol):
     async def settle(self, limit: int) -> int:
         """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did."""
 
+    async def tally(self) -> None:
+        """Count what has changed in the catalogue, where that is put off; lists and totals are exact at any time."""
+
 
 class Enrollments(Protocol):
     """Enrolments; at most one live one for a user in a course."""

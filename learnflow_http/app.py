@@ -159,6 +159,7 @@ async def sweep(services: Services, *, purge: bool) -> None:
     ctx = Context(now, services.random_bytes)
     while await services.storage.write(lambda tx: tx.courses.settle(SETTLED_AT_ONCE)) == SETTLED_AT_ONCE:
         pass
+    await services.storage.write(lambda tx: tx.courses.tally())
     used = services.authenticator.take_used()
     if used:
         await services.storage.write(lambda tx: tx.api_keys.touch(used))

@@ -172,10 +172,12 @@ class Courses:
         ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
         before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
-        changes = [(before[standing.id], standing) for standing in settled]
-        await self._index(changes)
-        await self._count(changes)
+        await self._note([(before[standing.id], standing) for standing in settled])
         return len(settled)
+
+    async def tally(self) -> None:
+        if await uncounted.enough(self._tx):
+            await self._count([])
 
     async def _start(
         self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
@@ -191,7 +193,7 @@ class Courses:
             await insert_unless(self._tx, "unsettled", {"course_id": course_id}, "(course_id)")
 
     async def _note(self, changes: Sequence[Change]) -> None:
-        """Bring what finds courses after their rows, which have been written; what counts them follows at a sweep."""
+        """Bring what finds courses after their rows, which have been written; what counts them follows at a tally."""
         await self._index(changes)
         await uncounted.note(self._tx, changes)
 
