@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from importlib.resources import files
 from typing import Final
 
@@ -29,9 +29,10 @@ _PATIENCE_S: Final = 5.0  # for another process that writes, or migrates
 
 async def open_storage(url: str, *, read_deadline_s: float) -> Storage:
     """See `storage_backends.Backend`; the database is made and brought up to date where needed."""
-    with _explained(url):
-        connection = _connect(url)
+    with _explained(url), ExitStack() as stack:
+        connection = stack.enter_context(closing(_connect(url)))
         await _upgraded(connection)
+        stack.pop_all()  # from here on it is the driver that closes it
         return RepositoryStorage(PlainDriver(connection, read_deadline_s))
 
 
@@ -53,15 +54,14 @@ def _connect(url: str) -> sqlite3.Connection:
     scheme, _, rest = url.partition("://")
     if scheme != "plain" or (rest and not rest.startswith("/")):
         raise ValueError(f"database: {url!r} names no file; write plain:///name.db")
-    connection = sqlite3.connect(rest[1:] or ":memory:", timeout=_PATIENCE_S, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")  # else a reader of another process holds up a writer
-    connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
+    return sqlite3.connect(rest[1:] or ":memory:", timeout=_PATIENCE_S, isolation_level=None)
 
 
 async def _upgraded(connection: sqlite3.Connection) -> list[str]:
     """Bring the database up to date: by the common statements, and by those in our folder for our search index."""
+    connection.execute("PRAGMA journal_mode = WAL")  # else a reader of another process holds up a writer
+    connection.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
+    connection.execute("PRAGMA foreign_keys = ON")
     return await upgrade(_Session(connection), known(_Session.dialect, files("learnflow_plain") / "migrations"))
 
 

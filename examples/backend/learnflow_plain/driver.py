@@ -57,7 +57,9 @@ class PlainDriver:
         except BaseException as error:
             with suppress(sqlite3.Error):  # there is none when it could not even begin
                 connection.execute("ROLLBACK")
-            raise translated(error) from error
+            if (meaning := translated(error)) is error:
+                raise
+            raise meaning from error
         finally:
             tx.end()
         return result

@@ -76,7 +76,9 @@ class PlainTransaction:
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_READONLY and not self._writes:
                 raise RuntimeError("work that was given to read tried to write") from error
-            raise translated(error) from error
+            if (meaning := translated(error)) is error:
+                raise
+            raise meaning from error
 
     async def row(self, sql: str, *args: Value) -> Row | None:
         found = await self.rows(sql, *args)
