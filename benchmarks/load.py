@@ -15,7 +15,7 @@ from time import monotonic, perf_counter_ns, thread_time
 
 LENGTH = b"content-length: "
 END_OF_HEAD = b"\r\n\r\n"
-SILENCE_S = 10.0
+SILENCE_S = 60.0
 
 
 class LoadError(Exception):
@@ -60,7 +60,7 @@ class _Connection:
 
 def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int, seconds: float) -> Load:
     """Send the requests over keep-alive connections, each as soon as the reply before it is there, until `seconds`
-    are over or there is none left. Raises LoadError for a reply of another status, and for none within 10 s."""
+    are over or there is none left. Raises LoadError for a reply of another status, and for none within a minute."""
     load = Load()
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())

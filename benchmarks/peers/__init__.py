@@ -1,1 +1,1 @@
-"""What a user would build instead: servers of the same catalogue, each in its own idiom, beside which ours is measured."""
+"""What a user would build instead: servers of the same catalogue, each in its own idiom."""

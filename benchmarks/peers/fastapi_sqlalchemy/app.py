@@ -15,11 +15,11 @@ from benchmarks.peers.fastapi_sqlalchemy.models import Course
 from benchmarks.peers.fastapi_sqlalchemy.schemas import CourseDetail, CoursePage, Level, Sort
 from benchmarks.peers.fastapi_sqlalchemy.security import QUOTAS, CurrentUser, limiter
 
-ORDERS: Final = {
+ORDERS: Final[dict[Sort, tuple[ColumnElement[Any], ColumnElement[str]]]] = {
     "popular": (Course.total_students.desc(), Course.id.desc()),
     "newest": (Course.created_at.desc(), Course.id.desc()),
     "rating": (Course.rating.desc().nulls_last(), Course.id.desc()),
-    "price": (Course.price_cents, Course.id),
+    "price": (Course.price_cents.asc(), Course.id.asc()),
     "-price": (Course.price_cents.desc(), Course.id.desc()),
 }
 SEARCHED: Final = (Course.title, Course.instructor, Course.description, Course.category)
@@ -31,7 +31,7 @@ app.add_exception_handler(RateLimitExceeded, _rate_limit_exceeded_handler)  # ty
 
 @app.get("/v1/courses", response_model=CoursePage)
 @limiter.limit(QUOTAS)
-async def list_courses(
+async def list_courses(  # noqa: PLR0913, PLR0917 - a parameter for each of the query's, as in every such endpoint
     request: Request,
     response: Response,
     session: Session,
@@ -71,6 +71,5 @@ def filters(category: str | None, level: str | None, search: str | None) -> list
         wanted.append(Course.category == category)
     if level is not None:
         wanted.append(Course.level == level)
-    for word in (search or "").split():
-        wanted.append(or_(*(column.icontains(word, autoescape=True) for column in SEARCHED)))
-    return wanted
+    words = (search or "").split()
+    return wanted + [or_(*(column.icontains(word, autoescape=True) for column in SEARCHED)) for word in words]
