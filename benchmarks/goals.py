@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks.measure import print_table
@@ -61,12 +61,17 @@ def median(row: Row, figure: str) -> float:
 
 
 def times(row: Row, other: Row, figure: str) -> float:
-    """How many times as much one row has as another: the median of the ratios within each round.
+    """How many times as much one row has of a figure as another."""
+    return ratio(row[figure], other[figure])
+
+
+def ratio(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+    """How many times as much one summary is as another: the median of the ratios within each round.
 
     The samples of a round are taken close to each other, so that a machine that is slower for a while does not count.
     """
-    pairs: Sequence[tuple[float, float]] = list(zip(row[figure]["samples"], other[figure]["samples"], strict=True))
-    return float(statistics.median(mine / theirs for mine, theirs in pairs))
+    pairs = zip(mine["samples"], theirs["samples"], strict=True)
+    return float(statistics.median(one / other for one, other in pairs))
 
 
 def _found(goal: Goal, results: Results) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
-from itertools import repeat
+from itertools import chain, product, repeat
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -36,6 +36,11 @@ class Listing(NamedTuple):
     filters: Filters
     total: int
 
+    def target(self, sort: str, limit: int, chance: random.Random | None = None) -> str:
+        """Page 1 in some order, or with `chance` any full page."""
+        page = chance.randint(1, max(1, self.total // limit)) if chance else 1
+        return _target(*self.filters, page=str(page), limit=str(limit), sort=sort)
+
 
 class Catalogue:
     """What there is to ask for, as a server told when it was asked with this credential."""
@@ -52,11 +57,20 @@ class Catalogue:
 
     def any_page(self, seed: int) -> Iterator[str]:
         """A full page of some list, by number, in some order: each time another."""
-        return self._pages(random.Random(f"{seed} pages"), first=False)
+        chance = random.Random(f"{seed} pages")
+        shapes = [shape for shape in _SHAPES if self._lists[shape]]
+        shares = [_SHARES_OF_SHAPES[_SHAPES.index(shape)] for shape in shapes]
+        while True:
+            lists = self._lists[chance.choices(shapes, shares)[0]]
+            listing = chance.choices(lists, [each.total for each in lists])[0]
+            yield listing.target(chance.choice(SORTS), chance.choice(LIMITS), chance)
 
-    def first_pages(self, seed: int) -> Iterator[str]:
-        """The first pages of the same lists."""
-        return self._pages(random.Random(f"{seed} pages"), first=True)
+    def each_list(self, seed: int) -> Iterator[tuple[str, str]]:
+        """The first page and another of every list, in every order and length, once; the longest lists first."""
+        chance = random.Random(f"{seed} lists")
+        lists = sorted(chain(*self._lists.values()), key=lambda each: -each.total)
+        for listing, sort, limit in product(lists, SORTS, LIMITS):
+            yield listing.target(sort, limit), listing.target(sort, limit, chance)
 
     def searches(self, seed: int) -> Iterator[str]:
         """A word, two words, or the beginning of one: each time others, rare ones and common ones."""
@@ -65,23 +79,13 @@ class Catalogue:
             rare = chance.choice(self._vocabulary.words)
             (common,) = self._vocabulary.some(1, chance)
             text = chance.choice((rare, f"{common} {rare}", f"{COMMONEST} {rare}", f"{common} {rare[:3]}"))
-            yield _target(search=text)
+            yield search_target(text)
 
     def courses(self, seed: int) -> Iterator[str]:
         """One course of some thousand."""
         chance = random.Random(f"{seed} courses")
         while True:
             yield f"{COURSES_PATH}/{chance.choice(self._courses)}"
-
-    def _pages(self, chance: random.Random, *, first: bool) -> Iterator[str]:
-        shapes = [shape for shape in _SHAPES if self._lists[shape]]
-        shares = [_SHARES_OF_SHAPES[_SHAPES.index(shape)] for shape in shapes]
-        while True:
-            lists = self._lists[chance.choices(shapes, shares)[0]]
-            listing = chance.choices(lists, [each.total for each in lists])[0]
-            limit, sort = chance.choice(LIMITS), chance.choice(SORTS)
-            page = chance.randint(1, max(1, listing.total // limit))
-            yield _target(*listing.filters, page="1" if first else str(page), limit=str(limit), sort=sort)
 
     def _of_shape(self, shape: Sequence[str]) -> Iterator[Listing]:
         """The lists with these filters that fill a page; the whole catalogue, however small it is."""
@@ -131,6 +135,11 @@ def fetch(server: Server, asked: bytes) -> FixedReply:
     if reply.status >= 300:
         raise RuntimeError(f"{line} is answered with {reply.status}: {text}")
     return FixedReply(reply.status, [*headers, ("content-length", str(len(text.encode())))], text)
+
+
+def search_target(text: str, **more: str) -> str:
+    """The target of a search."""
+    return _target(search=text, **more)
 
 
 def _target(*pairs: tuple[str, str], **more: str) -> str:
