@@ -33,9 +33,10 @@ class Load:
 
 
 class _Connection:
-    __slots__ = ("buffer", "expected", "sent_at", "socket")
+    __slots__ = ("buffer", "expected", "selector", "sent_at", "socket")
 
-    def __init__(self, port: int, stack: ExitStack) -> None:
+    def __init__(self, port: int, selector: selectors.BaseSelector, stack: ExitStack) -> None:
+        self.selector = selector
         self.socket = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
@@ -44,6 +45,8 @@ class _Connection:
 
     def ask(self, request: bytes) -> None:
         self.buffer, self.expected = b"", 0
+        if not self.sent_at:
+            self.selector.register(self.socket, selectors.EVENT_READ, self)
         self.sent_at = perf_counter_ns()
         self.socket.sendall(request)
 
@@ -60,28 +63,37 @@ class _Connection:
 
 def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int, seconds: float) -> Load:
     """Send the requests over keep-alive connections, each as soon as the reply before it is there, until `seconds`
-    are over or there is none left. Raises LoadError for a reply of another status, and for none within a minute."""
+    are over or there is none left.
+
+    The first goes alone, and the others begin when it is answered: so a server that takes longer than `seconds` for one
+    is asked for one. Raises LoadError for a reply of another status, and for none within a minute.
+    """
     load = Load()
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        opened = [_Connection(port, stack) for _ in range(connections)]
+        opened = [_Connection(port, selector, stack) for _ in range(connections)]
         cpu, started = thread_time(), monotonic()
-        under_way = 0
-        for connection, request in zip(opened, requests, strict=False):
-            selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.ask(request)
-            under_way += 1
+        under_way = _ask(opened[:1], requests)
+        idle = opened[1:]
         while under_way:
             for connection in _answered(selector, b"%d" % status):
                 load.latencies_ns.append(perf_counter_ns() - connection.sent_at)
-                following = next(requests, None) if monotonic() < started + seconds else None
-                if following is None:
-                    under_way -= 1
-                else:
-                    connection.ask(following)
+                idle.append(connection)
+                under_way -= 1
+                if monotonic() < started + seconds:
+                    under_way += _ask(idle, requests)
         load.elapsed_s = monotonic() - started
         load.busy = (thread_time() - cpu) / load.elapsed_s
     return load
+
+
+def _ask(idle: list[_Connection], requests: Iterator[bytes]) -> int:
+    """Send a request over each connection while there are any; how many were sent."""
+    asked = 0
+    while idle and (request := next(requests, None)) is not None:
+        idle.pop().ask(request)
+        asked += 1
+    return asked
 
 
 def _answered(selector: selectors.BaseSelector, status: bytes) -> Iterator[_Connection]:

@@ -21,6 +21,7 @@ from learnflow_core.search import parse_search
 RARE, COMMON, TWO, PREFIX = "a rare word", "a word in 22 % of titles", "two words", "a prefix of three"
 KINDS: Final = (RARE, COMMON, TWO, PREFIX)
 PAGE, TOTAL, AGAIN = "page 1 without a total", "its total", "page 1 again, with its total"
+MEASURED: Final = (PAGE, TOTAL, AGAIN)
 
 _TEXTS_A_SAMPLE: Final = 3
 _WORDS_A_COURSE: Final = 20
@@ -31,12 +32,12 @@ _FOUND: Final = 50
 
 async def measured(opened: Mapping[int, Storage], rounds: int) -> BySize:
     """What each kind of search takes at each size: medians of the texts of a sample."""
-    texts = {(kind, courses): _texts(kind, courses) for kind in KINDS for courses in opened}
+    asked = {(kind, courses): texts(kind, courses) for kind in KINDS for courses in opened}
     samples: dict[tuple[str, int], list[float]] = {}
     for take in range(rounds + 1):
-        for (kind, courses), asked in texts.items():
-            took = [await _asked(opened[courses], text) for text in islice(asked, _TEXTS_A_SAMPLE)]
-            for part in (PAGE, TOTAL, AGAIN) if take else ():
+        for (kind, courses), of_kind in asked.items():
+            took = [await _asked(opened[courses], text) for text in islice(of_kind, _TEXTS_A_SAMPLE)]
+            for part in MEASURED if take else ():
                 row = (row_of(kind, part), courses)
                 samples.setdefault(row, []).append(statistics.median(each[part] for each in took))
     return by_size(samples)
@@ -57,7 +58,8 @@ async def _asked(storage: Storage, text: str) -> dict[str, float]:
     return {PAGE: page, TOTAL: max(0.0, first - page), AGAIN: await milliseconds(by_number)}
 
 
-def _texts(kind: str, courses: int) -> Iterator[str]:
+def texts(kind: str, courses: int) -> Iterator[str]:
+    """What is searched at a size, of a kind."""
     words = Vocabulary().words
     if kind == COMMON:
         return iter(lambda: COMMONEST, None)

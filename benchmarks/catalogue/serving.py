@@ -46,12 +46,10 @@ def pages(server: Server, token: str, courses: int, rounds: int, seed: int) -> B
 def stalls(server: Server, token: str, courses: int, rounds: int, seconds: float) -> BySize:
     """The worst that a request which needs no database took in each sample, in milliseconds, asked a thousand times a
     second: with nothing else going on, and while others search for what takes long."""
-    samples: dict[tuple[str, int], list[float]] = {(QUIET, courses): [], (SEARCHING, courses): []}
-    for _ in range(rounds):
-        samples[QUIET, courses].append(_worst_ms(server, token, seconds))
-        with _searching(server, token):
-            samples[SEARCHING, courses].append(_worst_ms(server, token, seconds))
-    return by_size(samples)
+    quiet = [_worst_ms(server, token, seconds) for _ in range(rounds)]
+    with _searching(server, token):
+        searching = [_worst_ms(server, token, seconds) for _ in range(rounds)]
+    return by_size({(QUIET, courses): quiet, (SEARCHING, courses): searching})
 
 
 def _worst_ms(server: Server, token: str, seconds: float) -> float:

@@ -39,8 +39,15 @@ def tables(results: Results) -> Iterator[tuple[Sequence[str], Sequence[Sequence[
 def document(results: Results, goals: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> str:
     """What a document says of a run."""
     images = [f"![{path.stem.replace('-', ' ')}](benchmarks/{path.name})\n" for path in plots]
-    found = [markdown_table(*table) for table in tables(results)]
+    found = [
+        markdown_table(*table) for table in tables({title: _shown(title, rows) for title, rows in results.items()})
+    ]
     return "\n".join([f"{where_and_when()}\n", markdown_table(GOALS_HEAD, map(goal_cells, goals)), *images, *found])
+
+
+def _shown(title: str, rows: Rows) -> Rows:
+    """What a document shows of a group: of the many lists, those that are drawn."""
+    return {row: rows[row] for row in DRAWN[LISTS].values()} if title.endswith(LISTS) else rows
 
 
 def draw(results: Results, folder: Path) -> list[Path]:

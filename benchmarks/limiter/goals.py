@@ -16,6 +16,7 @@ from benchmarks.limiter.groups import (
 )
 from benchmarks.limiter.names import (
     ACCELERATED,
+    BETWEEN_PROCESSES,
     EMPTY,
     LEASED,
     PURE,
@@ -103,6 +104,13 @@ GOALS = (
         5,
         "µs",
         microseconds(REPLIES, in_the_server(ACCELERATED)),
+        at_least=False,
+    ),
+    Goal(
+        "limit of an HTTP reply, between the processes of a machine",
+        25,
+        "µs",
+        microseconds(REPLIES, in_the_server(BETWEEN_PROCESSES)),
         at_least=False,
     ),
 )
