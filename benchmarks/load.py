@@ -33,25 +33,29 @@ class Load:
 
 
 class _Connection:
-    __slots__ = ("buffer", "expected", "selector", "sent_at", "socket")
+    """Opened with the first request: servers close one on which nothing comes for long."""
+
+    __slots__ = ("buffer", "expected", "port", "selector", "sent_at", "socket", "stack")
 
     def __init__(self, port: int, selector: selectors.BaseSelector, stack: ExitStack) -> None:
-        self.selector = selector
-        self.socket = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.port, self.selector, self.stack = port, selector, stack
+        self.socket: socket.socket | None = None
         self.buffer = b""
         self.expected = 0  # bytes of the whole reply, as soon as they are known
         self.sent_at = 0
 
     def ask(self, request: bytes) -> None:
         self.buffer, self.expected = b"", 0
-        if not self.sent_at:
+        if self.socket is None:
+            self.socket = self.stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.selector.register(self.socket, selectors.EVENT_READ, self)
         self.sent_at = perf_counter_ns()
         self.socket.sendall(request)
 
     def take(self, status: bytes) -> bool:
         """Read what there is; whether the reply is whole."""
+        assert self.socket is not None
         received = self.socket.recv(262_144)
         if not received:
             raise LoadError("the server closed the connection in the middle of a reply")
@@ -59,6 +63,11 @@ class _Connection:
         if not self.expected:
             self.expected = _size(self.buffer, status)
         return 0 < self.expected <= len(self.buffer)
+
+    def rest(self) -> None:
+        """Look no more at what comes: the server may close it while others are waited for."""
+        if self.socket is not None:
+            self.selector.unregister(self.socket)
 
 
 def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int, seconds: float) -> Load:
@@ -71,10 +80,9 @@ def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int
     load = Load()
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        opened = [_Connection(port, selector, stack) for _ in range(connections)]
+        idle = [_Connection(port, selector, stack) for _ in range(connections)]
         cpu, started = thread_time(), monotonic()
-        under_way = _ask(opened[:1], requests)
-        idle = opened[1:]
+        under_way = _ask([idle.pop()], requests)
         while under_way:
             for connection in _answered(selector, b"%d" % status):
                 load.latencies_ns.append(perf_counter_ns() - connection.sent_at)
@@ -82,6 +90,8 @@ def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int
                 under_way -= 1
                 if monotonic() < started + seconds:
                     under_way += _ask(idle, requests)
+                if connection in idle:
+                    connection.rest()
         load.elapsed_s = monotonic() - started
         load.busy = (thread_time() - cpu) / load.elapsed_s
     return load

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from itertools import islice, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import msgspec
@@ -261,3 +261,25 @@ def test_a_server_that_takes_longer_than_a_sample_for_one_request_is_asked_for_o
     port = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine")
     load = drive(port, repeat(REQUEST), status=200, connections=5, seconds=0)
     assert len(load.latencies_ns) == 1
+
+
+def test_a_connection_that_has_nothing_more_to_ask_may_be_closed_while_others_are_waited_for() -> None:
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine"
+    closed = Event()
+
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as first:
+            first.recv(65_536)
+            first.sendall(reply)
+            first.recv(65_536)
+            with listener.accept()[0] as second:
+                second.recv(65_536)
+                first.sendall(reply)
+                first.close()
+                closed.wait(0.05)  # the time it takes to be seen
+                second.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=answer, args=(listener,), daemon=True).start()
+        load = drive(listener.getsockname()[1], repeat(REQUEST, 3), status=200, connections=2, seconds=5)
+    assert len(load.latencies_ns) == 3

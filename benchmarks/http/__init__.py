@@ -85,4 +85,4 @@ def _measured(
 def _busiest(results: Mapping[str, Mapping[str, Row]]) -> float:
     """The part of a core that the load generator used at most."""
     rows: Iterator[Row] = (row for title, group in results.items() if title != MEMORY for row in group.values())
-    return max(float(share) for row in rows for share in row["generator_busy"]["samples"])
+    return max((float(share) for row in rows for share in row["generator_busy"]["samples"]), default=0.0)
