@@ -13,7 +13,7 @@ from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import CourseQuery, Storage, Transaction
 from storage_backends.conformance.base import Suite
-from storage_backends.conformance.samples import account, course, enrollment, keep, user
+from storage_backends.conformance.samples import account, course, enrollment, keep, keep_in, user
 
 Change = Callable[[Transaction], Awaitable[Any]]
 
@@ -36,7 +36,7 @@ HIDDEN: dict[str, Change] = {
     "a draft is added": lambda tx: tx.courses.add(course("crs_new", status="draft")),
     "a draft is changed": lambda tx: tx.courses.put(msgspec.structs.replace(_DRAFT, description="Other")),
     "a person comes": lambda tx: tx.users.add(user("usr_new")),
-    "a seat is taken": lambda tx: tx.courses.take_seat("crs_1", "live"),
+    "a seat is taken": lambda tx: keep_in(tx, enrollment("enr_2", course_id="crs_2")),
 }
 """What happens all the time and must not make anybody read again what has not changed."""
 
@@ -83,7 +83,8 @@ class Versions(Suite):
 
         async def publish(number: int) -> None:
             for title in ("One", "Two", "Three"):
-                await storage.write(lambda tx: tx.courses.put(course(f"crs_{number}", title=f"{title} {number}")))
+                changed = course(f"crs_{number}", title=f"{title} {number}")
+                await storage.write(lambda tx, changed=changed: tx.courses.put(changed))
 
         async def look() -> None:
             version, shown = await storage.read(_look)
