@@ -19,6 +19,7 @@ from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
 from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, Gateways, finish_unresolved
+from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.counting import CountedGateway, payment_family, watch_connections, watch_store
 from learnflow_http.exchange import BodyMemory
@@ -89,6 +90,7 @@ async def open_services(
             settings=settings,
             storage=storage,
             gateways=gateways,
+            answers=Answers(storage, settings.cache_mb * 1_000_000, metrics),
             limiter=limiter,
             authenticator=Authenticator(storage, signer),
             signer=signer,

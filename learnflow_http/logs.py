@@ -12,12 +12,14 @@ that could forge a line or command a terminal are escaped.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import re
 import sys
 import threading
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -33,6 +35,9 @@ _NEEDS_QUOTES: Final = re.compile(r"[\s\"=]|\A\Z")
 
 _SCALARS: Final = frozenset({str, int, float, bool})
 _USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+_REQUEST: Final = "request"
+"""The message of lines about requests."""
 
 _encode_json: Final = msgspec.json.Encoder().encode
 
@@ -63,12 +68,22 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
 def access(logger: logging.Logger, **fields: Any) -> None:
     """Log one request that was answered, with these facts about it (None: left out), at level info.
 
-    On the way of every request, so the record is made here: `logger.info` would look for its caller and merge `extra`.
+    On the way of every request, so what costs most is left out: `logger.info` would look for its caller and merge
+    `extra`, and where `configure` has set up the log, no record is made at all, and lines are written together.
     """
-    if logger.isEnabledFor(logging.INFO):
-        record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", None, None)
-        record.fields = fields
-        logger.handle(record)
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _Handler):
+        handlers[0].access(logger.name, fields)
+        return
+    logger.handle(_access_record(logger.name, fields))
+
+
+def _access_record(logger_name: str, fields: dict[str, Any]) -> logging.LogRecord:
+    record = logging.LogRecord(logger_name, logging.INFO, "", 0, _REQUEST, None, None)
+    record.fields = fields
+    return record
 
 
 class _Formatter(logging.Formatter):
@@ -77,6 +92,10 @@ class _Formatter(logging.Formatter):
     def __init__(self, pid: int | None = None) -> None:
         super().__init__()
         self.of_process = {} if pid is None else {"pid": pid}
+
+    def access(self, logger_name: str, fields: dict[str, Any]) -> str:
+        """The line about a request."""
+        return self.format(_access_record(logger_name, fields))
 
 
 class JsonFormatter(_Formatter):
@@ -93,6 +112,14 @@ class JsonFormatter(_Formatter):
         }
         if trouble := _trouble(self, record):
             data["exception"] = trouble
+        return self._line(data)
+
+    def access(self, logger_name: str, fields: dict[str, Any]) -> str:
+        head = {"time": _time(time.time()), "level": "info", "logger": logger_name, "message": _REQUEST}
+        return self._line(head | self.of_process | {name: value for name, value in fields.items() if value is not None})
+
+    @staticmethod
+    def _line(data: dict[str, Any]) -> str:
         line = _to_json(data)
         if suspicious(line):
             line = _to_json({name: _redacted(name, value) for name, value in data.items()})
@@ -112,7 +139,42 @@ class PlainFormatter(_Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """A stream that nobody reads any more, or a line that cannot be made, never disturbs the program."""
+    """A stream that nobody reads any more, or a line that cannot be made, never disturbs the program.
+
+    Lines about requests wait for the next turn of the event loop, so that those of one turn are one write; they come
+    before whatever is logged after them.
+    """
+
+    formatter: _Formatter
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: deque[str] = deque()
+
+    def access(self, logger_name: str, fields: dict[str, Any]) -> None:
+        """Write a line about a request, soon."""
+        self._waiting.append(self.formatter.access(logger_name, fields))
+        if len(self._waiting) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:  # there is no turn to wait for
+            self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write_waiting()
+        super().emit(record)
+
+    def flush(self) -> None:
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError, ValueError):
+            self._write_waiting()
+            super().flush()
+
+    def _write_waiting(self) -> None:
+        lines = [self._waiting.popleft() + self.terminator for _ in range(len(self._waiting))]
+        if lines:
+            with contextlib.suppress(OSError, ValueError):
+                self.stream.write("".join(lines))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         data = {"template": str(record.msg), "error": type(sys.exception()).__name__}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from learnflow_core.limiter import Limiter
 from learnflow_core.ports import Storage
 from learnflow_core.usecases.enrollments import Gateways
+from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.exchange import BodyMemory, Network
 from learnflow_http.metrics import Metrics
@@ -21,6 +22,7 @@ class Services(NamedTuple):
     settings: Settings
     storage: Storage
     gateways: Gateways
+    answers: Answers
     limiter: Limiter
     authenticator: Authenticator
     signer: TokenSigner

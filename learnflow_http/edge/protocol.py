@@ -15,7 +15,7 @@ from typing import Any, Final
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from learnflow_core.errors import Code
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 MAX_PIPELINED: Final = 32
 """How many complete requests may wait on one connection for the reply before theirs."""
+
+MAX_AT_ONCE: Final = 8
+"""How many requests of one packet are answered at once; others have their turn before the rest."""
 
 MAX_TURNED_AWAY: Final = 128
 """How many connections over the limit may wait to be told so; more are told and closed at once."""
@@ -72,6 +75,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._reading = _BETWEEN
         self._framing: Fields = []
         self._upgrading = False
+        self._at_once = 0  # requests answered at once in the call of data_received that is under way
+        self._answered = False  # whether the request that is being read is one of them
         self._dropping = False  # what still arrives is not read as HTTP any more
         self._last_words: bytes | None = None  # to be said when the replies under way are out
         self._half_closed = False
@@ -119,6 +124,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._drop(len(data))
             return
         self._arriving = len(data)
+        self._at_once = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -166,6 +172,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self._upgrading = True
             return
         target = self.url if self.url[:1] == b"/" else from_absolute(self.url, headers)
+        if length == 0 and method == b"GET" and self._answer_at_once(version, target):
+            return
         path, raw_path, query = split_target(method, target)
         self.headers = []  # trailers go there: they are no part of the head that the application was given
         self.scope = {
@@ -203,14 +211,37 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._upgrading:
             return
-        cycle = self.cycle
-        cycle.more_body = False
-        cycle.message_event.set()
+        if self._answered:
+            self._answered = False
+        else:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
         self._reading = _BETWEEN
         self._received = -self._arriving
         self._deadline = inf if self._active else self.loop.time() + self._limits.idle_s
 
     # Requests and replies
+
+    def _answer_at_once(self, version: str, target: bytes) -> bool:
+        """Answer a request without a body in this very call, where nothing is in its way and the answer is at hand."""
+        if (
+            self._active is not None
+            or self._at_once >= MAX_AT_ONCE
+            or self.edge.stopping
+            or self.flow.write_paused
+            or version != "1.1"
+            or not self.parser.should_keep_alive()
+        ):
+            return False
+        reply = self.edge.at_once(target, self.headers, self.client_ip)
+        if reply is None:
+            return False
+        status, lines, body = reply
+        self.transport.writelines((b"%b%b%b\r\n" % (STATUS_LINE[status], self.edge.date_line, lines), body))
+        self.headers = []
+        self._at_once += 1
+        self._answered = True
+        return True
 
     def _cycle(self, version: str, length: int | None) -> Cycle:
         waits = length != 0 and expects_continue(version, self._framing)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import Course
 from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import CourseQuery, Storage, Transaction
 from storage_backends.conformance.base import Suite
@@ -84,7 +86,7 @@ class Versions(Suite):
         async def publish(number: int) -> None:
             for title in ("One", "Two", "Three"):
                 changed = course(f"crs_{number}", title=f"{title} {number}")
-                await storage.write(lambda tx, changed=changed: tx.courses.put(changed))
+                await storage.write(partial(_put, changed=changed))
 
         async def look() -> None:
             version, shown = await storage.read(_look)
@@ -106,6 +108,10 @@ def _watch(storage: Storage) -> list[None]:
     told: list[None] = []
     storage.watch_catalogue(lambda: told.append(None))
     return told
+
+
+async def _put(tx: Transaction, *, changed: Course) -> None:
+    assert await tx.courses.put(changed)
 
 
 async def _look(tx: Transaction) -> tuple[int, Any]:
