@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from learnflow_core.ids import new_ids
 from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
@@ -100,6 +101,7 @@ async def open_services(
             trusted_proxies=tuple(ipaddress.ip_network(network) for network in settings.trusted_proxies),
             clock_ns=clock_ns,
             random_bytes=random_bytes,
+            request_ids=new_ids("req", random_bytes),
         )
     finally:
         passwords.close()

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -38,6 +39,8 @@ _USUAL: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asc
 
 _REQUEST: Final = "request"
 """The message of lines about requests."""
+
+_SHORT: Final = 128
 
 _encode_json: Final = msgspec.json.Encoder().encode
 
@@ -115,8 +118,10 @@ class JsonFormatter(_Formatter):
         return self._line(data)
 
     def access(self, logger_name: str, fields: dict[str, Any]) -> str:
-        head = {"time": _time(time.time()), "level": "info", "logger": logger_name, "message": _REQUEST}
-        return self._line(head | self.of_process | {name: value for name, value in fields.items() if value is not None})
+        if _plain(fields.get("path")) and _plain(fields.get("client_request_id")):  # all else is the server's own
+            line = _AccessLine(_time(time.time()), "info", logger_name, _REQUEST, self.of_process.get("pid"), **fields)
+            return _encode_json(line).decode()
+        return super().access(logger_name, fields)
 
     @staticmethod
     def _line(data: dict[str, Any]) -> str:
@@ -136,6 +141,31 @@ class PlainFormatter(_Formatter):
         message = _CONTROLS.sub(_escaped, redact(record.getMessage()))
         trouble = [_CONTROLS.sub(_escaped, line) for line in redact(_trouble(self, record)).split("\n") if line]
         return "\n    ".join([f"{clock} {record.levelname:<8} {message}{pairs}", *trouble])
+
+
+class _AccessLine(msgspec.Struct, omit_defaults=True):
+    """A line about a request, in the order in which it is written."""
+
+    time: str
+    level: str
+    logger: str
+    message: str
+    pid: int | None = None
+    request_id: str | None = None
+    client_request_id: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    duration_ms: float | None = None
+    client: str | None = None
+    account: str | None = None
+    caller: str | None = None
+
+
+@lru_cache(maxsize=1_024)
+def _plain(text: str | None) -> bool:
+    """Whether a text that a client wrote is sure to stand in a line as it is. Long ones are not looked at."""
+    return text is None or (len(text) <= _SHORT and text.isascii() and text.isprintable() and not suspicious(text))
 
 
 class _Handler(logging.StreamHandler[TextIO]):

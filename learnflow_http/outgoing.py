@@ -26,6 +26,11 @@ def common(request_id: str, origin: str | None, origins: Sequence[str]) -> Heade
     return [(b"x-request-id", request_id.encode("ascii")), *_of_all(origin, tuple(origins))]
 
 
+def common_lines(request_id: str, origin: str | None, origins: Sequence[str]) -> bytes:
+    """The same as lines."""
+    return b"x-request-id: %b\r\n%b" % (request_id.encode("ascii"), _lines_of_all(origin, tuple(origins)))
+
+
 @lru_cache(maxsize=64)
 def _of_all(origin: str | None, origins: tuple[str, ...]) -> Headers:
     return [
@@ -33,6 +38,11 @@ def _of_all(origin: str | None, origins: tuple[str, ...]) -> Headers:
         (b"x-content-type-options", b"nosniff"),
         *cors.response_headers(origin, origins),
     ]
+
+
+@lru_cache(maxsize=64)
+def _lines_of_all(origin: str | None, origins: tuple[str, ...]) -> bytes:
+    return lines(_of_all(origin, origins))
 
 
 def rate_limit(decision: Decision, now_ns: int, status: int) -> Headers:

@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 from learnflow_core import pagination
 from learnflow_core.access import FAILED_CREDENTIALS, Actor, permit, quotas
 from learnflow_core.errors import Code, LearnFlowError, envelope
-from learnflow_core.ids import new_id
 from learnflow_core.limiter import Decision
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import Context, Transaction
@@ -286,7 +285,7 @@ async def answer(
     """Answer one request to `endpoint` with what `work` makes of it; `limited` replies belong to the API and tell of
     its limits."""
     started = services.clock_ns()
-    exchange = Exchange(scope, receive, new_id("req", services.random_bytes), started, services.trusted_proxies)
+    exchange = Exchange(scope, receive, next(services.request_ids), started, services.trusted_proxies)
     try:
         reply = await work(exchange)
     except ClientDisconnectedError:

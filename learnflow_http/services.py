@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from learnflow_core.limiter import Limiter
@@ -32,3 +32,4 @@ class Services(NamedTuple):
     trusted_proxies: tuple[Network, ...]
     clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]
+    request_ids: Iterator[str]

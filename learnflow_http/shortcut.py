@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from learnflow_core.access import Actor
-from learnflow_core.ids import new_id
-from learnflow_core.limiter import Decision, Quota
+from learnflow_core.limiter import Decision, Quota, header_lines
 from learnflow_core.model import Instant
 from learnflow_http import conditional
 from learnflow_http.answers import Answer
@@ -21,7 +20,7 @@ from learnflow_http.exchange import address_key, client_address, printable_id
 from learnflow_http.metrics import Endpoint
 from learnflow_http.operations import OPERATIONS
 from learnflow_http.operations.row import ANYONE
-from learnflow_http.outgoing import Asked, Headers, common, lines, note, rate_limit
+from learnflow_http.outgoing import Asked, Headers, common_lines, lines, note
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services
 
@@ -49,7 +48,7 @@ class Shortcut:
         self._trusted = services.trusted_proxies
         self._origins = services.settings.cors_origins
         self._clock_ns: Callable[[], int] = services.clock_ns
-        self._random_bytes = services.random_bytes
+        self._request_ids = services.request_ids
         self._endpoints = {
             row.path: Endpoint(services.metrics, row.path, (row.method,))
             for row in OPERATIONS
@@ -75,11 +74,13 @@ class Shortcut:
         decision = self._limiter.hit(key, quotas)
         if not decision.allowed:  # nothing was taken: the long way is refused as well, and says so
             return None
-        request_id = new_id("req", self._random_bytes)
+        request_id = next(self._request_ids)
         status, own, body = _shown(answer, headers.get(b"if-none-match"))
         self._answers.hits.add()
         now = self._clock_ns()
-        head = own + lines(self._common(request_id, headers.get(b"origin"))) + lines(rate_limit(decision, now, status))
+        origin = headers.get(b"origin")
+        common = common_lines(request_id, origin if origin is None else origin.decode("latin-1"), self._origins)
+        head = b"%b%b%b" % (own, common, header_lines(decision, now))
         client_id = printable_id(headers.get(b"x-request-id"))
         asked = Asked(request_id, client_id, "GET", answer.path, client, actor, decision)
         note(self._metrics, self._endpoints[answer.route], asked, status=status, took_ns=max(0, now - started))
@@ -89,9 +90,6 @@ class Shortcut:
         if not given.startswith(_BEARER):
             return None
         return self._authenticator.known(given[len(_BEARER) :].decode("latin-1"), now)
-
-    def _common(self, request_id: str, origin: bytes | None) -> Headers:
-        return common(request_id, origin if origin is None else origin.decode("latin-1"), self._origins)
 
 
 def _shown(answer: Answer, if_none_match: bytes | None) -> tuple[int, bytes, bytes]:

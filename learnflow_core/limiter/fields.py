@@ -7,7 +7,7 @@ from learnflow_core.limiter.quota import SECOND_NS
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
 if TYPE_CHECKING:
-    from learnflow_core.limiter.decision import Decision
+    from learnflow_core.limiter.decision import Decision, QuotaState
 
 
 def seconds_up(duration_ns: int) -> int:
@@ -35,9 +35,30 @@ def headers(decision: Decision, now_unix_ns: int) -> list[tuple[str, str]]:
         ("X-RateLimit-Limit", str(told.limit)),
         ("X-RateLimit-Remaining", str(told.remaining)),
         ("X-RateLimit-Reset", str(seconds_up(now_unix_ns + told.reset_after_ns))),
-        ("RateLimit-Policy", ", ".join([quota.policy for quota in decision.quotas])),
-        ("RateLimit", ", ".join([f'"{s.name}";r={s.remaining};t={seconds_up(s.next_token_ns)}' for s in states])),
+        ("RateLimit-Policy", _policy(decision)),
+        ("RateLimit", _left(states)),
     ]
     if not decision.allowed:
         fields.append(("Retry-After", str(seconds_up(told.retry_after_ns))))
     return fields
+
+
+def header_lines(decision: Decision, now_unix_ns: int) -> bytes:
+    """What `headers` says of a decision that is allowed, as lines of HTTP/1.1, in half the time."""
+    states = decision.states
+    told = binding(states)
+    if told is None:
+        return b""
+    return (
+        f"x-ratelimit-limit: {told.limit}\r\nx-ratelimit-remaining: {told.remaining}\r\n"
+        f"x-ratelimit-reset: {seconds_up(now_unix_ns + told.reset_after_ns)}\r\n"
+        f"ratelimit-policy: {_policy(decision)}\r\nratelimit: {_left(states)}\r\n"
+    ).encode("ascii")
+
+
+def _policy(decision: Decision) -> str:
+    return ", ".join([quota.policy for quota in decision.quotas])
+
+
+def _left(states: list[QuotaState]) -> str:
+    return ", ".join([f'"{state.name}";r={state.remaining};t={seconds_up(state.next_token_ns)}' for state in states])
