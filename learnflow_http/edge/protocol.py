@@ -50,6 +50,7 @@ _MAX_AROUND_BODY_BYTES: Final = MAX_HEAD_BYTES + 32 * 1024  # the head; extensio
 _CHUNK_BYTES: Final = 20  # sixteen digits of size and two line ends
 _STOP_BODY_S: Final = 1.0  # a body that is on its way when the server stops arrives within that, or not at all
 _STOP_IDLE_S: Final = 0.5  # when the server stops, a client that had its reply may have asked again, or is about to
+_FIRST_ASKED_S: Final = 0.02  # most replies are out until then
 
 _BETWEEN, _HEAD, _BODY = range(3)
 
@@ -106,8 +107,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self.edge.leave(self.client_ip)
         else:
             self.edge.turned_away -= 1
-        if self._active is not None and self._active is not self.cycle:
+        if self._active is not None:
             _disconnect(self._active)
+            self._active.abandon()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -117,7 +119,23 @@ class EdgeProtocol(HttpToolsProtocol):
             self._end(Code.INVALID_REQUEST, "The request ended before it was complete.")
         elif self._active is not None:
             self._last_words = self._last_words or b""
+            self._ask_whether_it_is_there(_FIRST_ASKED_S)
         return self._active is not None
+
+    def _ask_whether_it_is_there(self, seconds: float) -> None:
+        """Find out in a while whether a client that sends nothing more still reads, unless it was answered until then.
+
+        Only writing tells, and a line of `100 Continue` may come before any reply. One that has gone is known by the
+        second of them, at the latest: its system refuses the first.
+        """
+        cycle = self._active
+        if cycle is not None and cycle.scope["http_version"] == "1.1":
+            self.loop.call_later(seconds, self._ask, cycle, seconds)
+
+    def _ask(self, cycle: Cycle, seconds: float) -> None:
+        if cycle is self._active and not cycle.response_started and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._ask_whether_it_is_there(2 * seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._dropping:
@@ -265,7 +283,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._active = cycle
-        self._start_asgi_task(cycle, self.app)
+        cycle.task = self.loop.create_task(cycle.run_asgi(self.app))
+        cycle.task.add_done_callback(self.tasks.discard)
+        self.tasks.add(cycle.task)
 
     def on_response_complete(self) -> None:
         cycle, self._active = self._active, None
