@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from learnflow_core.limiter.bucket import tokens
 from learnflow_core.limiter.decision import binding
 from learnflow_core.limiter.quota import SECOND_NS
 
 TYPE_CHECKING = False  # importing typing would take longer than the rest of the package
 if TYPE_CHECKING:
-    from learnflow_core.limiter.decision import Decision, QuotaState
+    from learnflow_core.limiter.decision import Decision
 
 
 def seconds_up(duration_ns: int) -> int:
@@ -35,8 +36,8 @@ def headers(decision: Decision, now_unix_ns: int) -> list[tuple[str, str]]:
         ("X-RateLimit-Limit", str(told.limit)),
         ("X-RateLimit-Remaining", str(told.remaining)),
         ("X-RateLimit-Reset", str(seconds_up(now_unix_ns + told.reset_after_ns))),
-        ("RateLimit-Policy", _policy(decision)),
-        ("RateLimit", _left(states)),
+        ("RateLimit-Policy", ", ".join([quota.policy for quota in decision.quotas])),
+        ("RateLimit", ", ".join([f'"{s.name}";r={s.remaining};t={seconds_up(s.next_token_ns)}' for s in states])),
     ]
     if not decision.allowed:
         fields.append(("Retry-After", str(seconds_up(told.retry_after_ns))))
@@ -44,21 +45,24 @@ def headers(decision: Decision, now_unix_ns: int) -> list[tuple[str, str]]:
 
 
 def header_lines(decision: Decision, now_unix_ns: int) -> bytes:
-    """What `headers` says of a decision that is allowed, as lines of HTTP/1.1, in half the time."""
-    states = decision.states
-    told = binding(states)
-    if told is None:
+    """What `headers` says of a decision that is allowed, as lines of HTTP/1.1, in less than half the time.
+
+    It makes no `QuotaState`; of quotas that let a request pass, the one to tell of is the one with the fewest left.
+    """
+    now_ns = decision.now_ns
+    policies, left = [], []
+    limit = fewest = owes = 0
+    for quota, full_at in zip(decision.quotas, decision.full_at_ns):  # noqa: B905 - of one length by construction
+        owed = full_at - now_ns
+        remaining, next_token_ns = tokens(owed, quota.interval_ns, quota.capacity_ns)
+        if not limit or remaining < fewest or (remaining == fewest and owed > owes):
+            limit, fewest, owes = quota.limit, remaining, owed
+        policies.append(quota.policy)
+        left.append(f'"{quota.name}";r={remaining};t={seconds_up(next_token_ns)}')
+    if not limit:
         return b""
     return (
-        f"x-ratelimit-limit: {told.limit}\r\nx-ratelimit-remaining: {told.remaining}\r\n"
-        f"x-ratelimit-reset: {seconds_up(now_unix_ns + told.reset_after_ns)}\r\n"
-        f"ratelimit-policy: {_policy(decision)}\r\nratelimit: {_left(states)}\r\n"
+        f"x-ratelimit-limit: {limit}\r\nx-ratelimit-remaining: {fewest}\r\n"
+        f"x-ratelimit-reset: {seconds_up(now_unix_ns + owes)}\r\n"
+        f"ratelimit-policy: {', '.join(policies)}\r\nratelimit: {', '.join(left)}\r\n"
     ).encode("ascii")
-
-
-def _policy(decision: Decision) -> str:
-    return ", ".join([quota.policy for quota in decision.quotas])
-
-
-def _left(states: list[QuotaState]) -> str:
-    return ", ".join([f'"{state.name}";r={state.remaining};t={seconds_up(state.next_token_ns)}' for state in states])
