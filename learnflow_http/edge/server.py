@@ -158,7 +158,9 @@ class Server:
         return cast(list[EdgeProtocol], list(self._state.connections))
 
     def _sweep(self) -> None:
-        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode("ascii"))]
+        date = formatdate(usegmt=True).encode("ascii")
+        self._state.default_headers = [(b"date", date)]
+        self._edge.date_line = b"date: %b\r\n" % date
         now = asyncio.get_running_loop().time()
         for connection in self._connections():
             connection.expire(now)

@@ -27,12 +27,15 @@ from storage_backends.conformance.people import People
 from storage_backends.conformance.promises import Books, Concurrency, Persistence, Transactions
 from storage_backends.conformance.search import Search
 from storage_backends.conformance.sessions import Sessions
+from storage_backends.conformance.version import Versions
 
 __all__ = ["PersistentStorageConformance", "StorageConformance"]
 
 
 @pytest.mark.asyncio
-class StorageConformance(People, Learning, Sessions, Lists, Catalogue, Search, Seats, Transactions, Concurrency, Books):
+class StorageConformance(
+    People, Learning, Sessions, Lists, Catalogue, Versions, Search, Seats, Transactions, Concurrency, Books
+):
     """All that every backend promises."""
 
 
