@@ -22,7 +22,7 @@ from itertools import count, pairwise
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.catalogue import fill
+from benchmarks.databases import fill
 from storage_backends import open_storage
 from tests.fleet import REPLIES_A_CONNECTION, Fleet, running
 from tests.limiting import ROOT
