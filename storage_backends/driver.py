@@ -32,8 +32,11 @@ class Entry(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which tokens a course must have: `every` one of these, one of `some` if any are given, and one that starts with
-    `prefix` if there is one. At least one of the three is given."""
+    """Which tokens a course must have: `every` one of these, and one that starts with `prefix`, or is one of `some`.
+
+    Where both are given, `some` are all tokens of the courses asked for that start with `prefix`, and an index looks
+    for what it finds sooner. At least one of the three is given.
+    """
 
     every: tuple[str, ...] = ()
     some: tuple[str, ...] = ()

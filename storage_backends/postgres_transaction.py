@@ -186,10 +186,10 @@ def watched(work: Awaitable[T], tx: PostgresTransaction) -> Generator[Any, Any, 
 
 def _all_of(wanted: Wanted) -> str:
     terms = [_lexeme(token) for token in wanted.every]
-    if wanted.some:
-        terms.append(f"({' | '.join(map(_lexeme, wanted.some))})")
     if wanted.prefix is not None:
-        terms.append(f"{_lexeme(wanted.prefix)}:*")
+        terms.append(f"{_lexeme(wanted.prefix)}:*")  # one look at a sorted list, of a row's tokens or of all
+    elif wanted.some:
+        terms.append(f"({' | '.join(map(_lexeme, wanted.some))})")
     return " & ".join(terms)
 
 

@@ -176,6 +176,6 @@ def _all_of(wanted: Wanted, markers: Sequence[str]) -> str:
     terms = [f'"{token}"' for token in (*wanted.every, *markers)]
     if wanted.some:
         terms.append("(" + " OR ".join(f'"{token}"' for token in wanted.some) + ")")
-    if wanted.prefix is not None:
+    elif wanted.prefix is not None:
         terms.append(f'"{wanted.prefix}"*')
     return " AND ".join(terms)

@@ -16,10 +16,12 @@ from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
 from storage_backends.conformance.base import OpenStorage
 from storage_backends.conformance.samples import account, course, keep
+from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
 from storage_backends.postgres_driver import TOGETHER, PostgresDriver
 from storage_backends.postgres_transaction import AgainError, translated
+from storage_backends.repository import searches
 from tests.postgres import Postgres
 
 SLOW = "SELECT CAST(pg_sleep(60) AS TEXT)"
@@ -51,6 +53,13 @@ async def storage(url: str) -> AsyncIterator[Storage]:
     storage = await open_storage(url)
     yield storage
     await storage.close()
+
+
+async def test_searches_are_the_same_however_few_courses_are_tested_in_order(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "NEAR", 5)
+    await Search().test_searches_of_the_whole_catalogue_stay_exact_whatever_is_written(storage, 2)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ at once; else by what was typed, which then is short, and short beginnings have 
 Where the index knows no order, there are two ways to the first of what is found: to test the courses in the order of
 the list until there are enough, or to gather all that match and sort them. The first is quick when much matches, the
 second when little does, and which of the two it is can be told from the counts of words only when one of these is
-small. So a few courses are tested first, and what they cannot answer is gathered.
+small. So some courses are tested first, unless they cannot be enough, and what they do not answer is gathered.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from storage_backends.repository.words import in_title
 
 NEAR: Final = 4_000
 """How many courses are tested in order. Where these hold no page, in a million there are ten thousand to gather."""
-
-_FEW: Final = 2_000
-"""How many are gathered at once, without testing any."""
 
 _POPULAR: Final = ("relevance", "popular")
 _MOST_POPULAR: Final = 2**63 - 1
@@ -72,7 +69,8 @@ class Matches:
             where = Where().also(self._ranked.page, self._text, students, course_id, limit, offset)
             return await rows_where(self.tx, listing, where)
         before = self.where.copy() if after is None else beyond(listing, self.where, after)
-        if self.tx.matching is not None and (self.most is None or self.most > _FEW):
+        expected = NEAR if self.most is None else NEAR * self.most // max(1, self.asked.published)
+        if self.tx.matching is not None and offset + limit <= expected:
             near = self._near(listing, before.copy(), self.tx.matching, limit, offset)
             found = await rows_where(self.tx, listing, near)
             if len(found) == limit:
@@ -129,12 +127,9 @@ class Matches:
 async def matches(tx: DriverTransaction, query: CourseQuery, search: SearchQuery, where: Where) -> Matches:
     """All that a search finds among the courses of `where`, which are the query's other conditions."""
     if query.status != "published":
-        return Matches(tx, query, where, Wanted(search.words, prefix=search.prefix), words.Asked({}, None))
+        return Matches(tx, query, where, Wanted(search.words, prefix=search.prefix), words.Asked(0, {}, None))
     asked = await words.asked(tx, search)
-    if asked.ends is None:
-        wanted = Wanted(search.words, prefix=search.prefix)
-    else:
-        wanted = Wanted(search.words, asked.ends or (search.prefix,))
+    wanted = Wanted(search.words, () if asked.ends is None else asked.ends or (search.prefix,), search.prefix)
     return Matches(tx, query, where, wanted, asked, most=_most(asked, wanted))
 
 
@@ -142,10 +137,10 @@ def by_relevance(found: Matches) -> list[Matches]:
     """The two parts of what a search finds: those whose title alone has all that is wanted, and the others."""
     every, some, prefix = found.wanted
     title = Wanted(in_title(every), in_title(some), None if prefix is None else f"={prefix}")
-    if found.most is None and found.query.status != "published":
+    if found.query.status != "published":
         return [replace(found, wanted=title), replace(found, without=title)]
     others = found.most
-    if prefix is None:
+    if some:
         # What its title does not have of the words, a course must have elsewhere.
         elsewhere = sum(found.asked.count(word) - found.asked.count(f"={word}") for word in (*every, *some))
         others = elsewhere if others is None else min(others, elsewhere)

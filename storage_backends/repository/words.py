@@ -21,6 +21,7 @@ MOST_ENDS: Final = 64
 
 _LAST: Final = "\U0010ffff"
 _WIDTH: Final = 12
+_EVERY: Final = ""  # the list of all published courses, which is no word
 
 
 def words_of(status: str, tokens: str) -> list[str]:
@@ -46,11 +47,12 @@ async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is counted of the words of a search: how many published courses have each, as words and as `=word`.
+    """What is counted of the words of a search: how many published courses there are, and have each word and `=word`.
 
     `ends` are the words that begin with the prefix; None when they are more than MOST_ENDS, and then not counted.
     """
 
+    published: int
     counts: Mapping[str, int]
     ends: tuple[str, ...] | None
 
@@ -65,10 +67,11 @@ async def asked(tx: DriverTransaction, search: SearchQuery) -> Asked:
     whole = json_text([*search.words, *in_title(search.words)])
     rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole)
     counts = {word: courses for word, courses in _summed(rows).items() if courses}
+    published = counts.pop(_EVERY, 0)
     # What is noted may have ended some of the words that were read, but there are others, which were not.
     many = sum(not noted and word.startswith(search.prefix) for word, _, noted in rows) > MOST_ENDS
     ends = tuple(word for word in counts if word.startswith(search.prefix))
-    return Asked(counts, None if many or len(ends) > MOST_ENDS else ends)
+    return Asked(published, counts, None if many or len(ends) > MOST_ENDS else ends)
 
 
 def in_title(words: Iterable[str]) -> tuple[str, ...]:
@@ -112,6 +115,7 @@ _ASKED = f"""
     SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $5) AS plain
     UNION ALL SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $3 AND word < $4 ORDER BY word LIMIT $5) AS titled
     UNION ALL {_KEPT} WHERE word IN (SELECT value FROM json_each(CAST($6 AS TEXT)))
+    UNION ALL SELECT list, courses, 0 FROM totals WHERE list = '{_EVERY}'
     {_NOTED}
 """
 _ALL = f"{_KEPT} {_NOTED}"
