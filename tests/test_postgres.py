@@ -10,12 +10,12 @@ import pytest
 
 import storage_backends
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.ports import Storage
+from learnflow_core.ports import Storage, Transaction
 from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
 from storage_backends.conformance.base import OpenStorage
-from storage_backends.conformance.samples import account, keep
+from storage_backends.conformance.samples import account, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
@@ -380,3 +380,23 @@ async def test_a_missing_library_is_named_with_what_installs_it(url: str, monkey
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(UnusableDatabaseError, match=r"learnflow\[postgres\]"):
         await open_storage(url)
+
+
+async def test_a_course_is_added_while_a_write_that_added_another_is_still_open(storage: Storage) -> None:
+    """Both count in the same lists and take the next number, and neither waits for the other."""
+    await keep(storage, account(), course())
+    first_added, second_kept = asyncio.Event(), asyncio.Event()
+
+    async def first(tx: Transaction) -> None:
+        assert await tx.courses.add(course("crs_2"))
+        first_added.set()
+        while not second_kept.is_set():
+            await tx.accounts.get("acct_1")
+
+    async def second() -> None:
+        await first_added.wait()
+        await keep(storage, course("crs_3"))
+        second_kept.set()
+
+    await asyncio.gather(storage.write(first), second())
+    assert await storage.check() == []

@@ -108,9 +108,8 @@ WRONG = {
 @pytest.fixture
 async def storage() -> AsyncIterator[Storage]:
     found = await open_storage("sqlite://")
-    await keep(
-        found, account(plan="enterprise"), user(), course("crs_1"), course("crs_2"), course("crs_3"), course("crs_4")
-    )
+    await keep(found, account(plan="enterprise"), user())
+    await found.write(lambda tx: tx.courses.add_all([course(f"crs_{number}") for number in range(1, 5)]))
     await keep(found, enrollment("enr_1", licensed=True), completed("enr_2", course_id="crs_2"))
     await keep(found, enrollment("enr_3", course_id="crs_3", payment_id="pay_3"))
     await keep(found, payment("pay_3", enrollment_id="enr_3", status="charged"))

@@ -186,6 +186,7 @@ CHANGES = st.one_of(
     call("courses", "name_category", CATEGORIES, TITLES),
     *(call("courses", name, an("crs"), MODES) for name in ("take_seat", "free_seat")),
     call("courses", "settle", st.integers(1, 3)),
+    call("courses", "tally"),
     *(call("enrollments", name, ENROLLMENTS) for name in ("add", "put")),
     *(call("payments", name, PAYMENTS) for name in ("add", "put")),
     *(call("payments", name, METHODS) for name in ("add_method", "put_method")),

@@ -171,6 +171,13 @@ CREATE TABLE unsettled (
     course_id TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES courses (id)
 );
 
+-- How often what lists, categories and published courses show was changed: the sum of all `n`. Each change raises one row
+-- of several, so that transactions which change different courses seldom touch the same.
+CREATE TABLE catalogue_changes (
+    slot BIGINT NOT NULL PRIMARY KEY,
+    n BIGINT NOT NULL CHECK (n > 0)
+);
+
 -- Places in courses. An enrolment belongs to its user's account and mode, and cannot be moved to another: hence the
 -- foreign key of three. `payment_id` and `certificate_id` have none, since the rows they name refer back to this one
 -- and come later; the doctor follows them.

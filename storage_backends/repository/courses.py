@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from zlib import crc32
 
 import msgspec
 
@@ -13,7 +14,7 @@ from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
-from storage_backends.repository import blocks, searches, totals, uncounted, words
+from storage_backends.repository import blocks, searches, totals, uncounted, version, words
 from storage_backends.repository.paging import Known, Listing, part, parts
 from storage_backends.repository.sql import (
     MODES,
@@ -89,6 +90,11 @@ class Courses:
 
     def __init__(self, tx: DriverTransaction) -> None:
         self._tx = tx
+        self.changed = False
+        """Whether what the catalogue shows was changed in this transaction."""
+
+    async def version(self) -> int:
+        return await version.version(self._tx)
 
     async def add(self, course: Course) -> bool:
         (number,) = await self._tx.numbers(1)
@@ -109,7 +115,7 @@ class Courses:
         await self._load("courses", rows)
         await self._load("course_texts", [_text_columns(course) for course in courses])
         changes = [(None, _standing(row)) for row in rows]
-        await self._index(changes)
+        await self._show(changes)
         await self._count(changes)
 
     async def get(self, course_id: str) -> Course | None:
@@ -156,7 +162,8 @@ class Courses:
         return await part(self._tx, _CATEGORIES, paging, Where().also("courses > 0"))
 
     async def name_category(self, slug: str, name: str) -> None:
-        await self._tx.rows(_NAME_CATEGORY, slug, name)
+        if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
+            await self._change(crc32(slug.encode()))
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
@@ -172,10 +179,13 @@ class Courses:
         ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
         before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
-        changes = [(before[standing.id], standing) for standing in settled]
-        await self._index(changes)
-        await self._count([*await uncounted.take(self._tx), *changes])
+        pairs = ((before[standing.id], standing) for standing in settled)
+        await self._note([(was, now) for was, now in pairs if was != now])
         return len(settled)
+
+    async def tally(self) -> None:
+        if await uncounted.enough(self._tx):
+            await self._count([])
 
     async def _start(
         self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
@@ -191,18 +201,29 @@ class Courses:
             await insert_unless(self._tx, "unsettled", {"course_id": course_id}, "(course_id)")
 
     async def _note(self, changes: Sequence[Change]) -> None:
-        """Bring what finds courses after their rows, which have been written; what counts them follows at a sweep."""
-        await self._index(changes)
+        """Bring what shows courses after their rows, which have been written; what counts them follows at a tally."""
+        await self._show(changes)
         await uncounted.note(self._tx, changes)
 
-    async def _index(self, changes: Sequence[Change]) -> None:
+    async def _show(self, changes: Sequence[Change]) -> None:
         known = [(before and _entry(before), _entry(after)) for before, after in changes]
         await self._tx.index([(before, after) for before, after in known if before != after])
+        shown = [after.n for before, after in changes if "published" in (after.status, before and before.status)]
+        if shown:
+            await self._change(shown[0])
+
+    async def _change(self, number: int) -> None:
+        """Count a change of what the catalogue shows, once in a transaction; any number that others seldom have."""
+        if not self.changed:
+            self.changed = True
+            await version.change(self._tx, number)
 
     async def _count(self, changes: Sequence[Change]) -> None:
-        await totals.follow(self._tx, changes)
-        await blocks.follow(self._tx, changes)
-        await words.follow(self._tx, changes)
+        """Count these changes, after all that are noted: what counts must agree with the rows when it looks at them."""
+        every = [*await uncounted.take(self._tx), *changes]
+        await totals.follow(self._tx, every)
+        await blocks.follow(self._tx, every)
+        await words.follow(self._tx, every)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
@@ -253,7 +274,7 @@ _KNOWN = "SELECT id FROM courses WHERE id IN (SELECT value FROM json_each(CAST($
 _WITH_EXTERNAL_IDS = "WHERE account_id = $1 AND external_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
 _NAME_CATEGORY = (
     "INSERT INTO categories (slug, name) VALUES ($1, $2) "
-    "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL"
+    "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL RETURNING 1"
 )
 _TAKE_UNSETTLED = (
     "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "

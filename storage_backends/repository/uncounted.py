@@ -18,6 +18,10 @@ from storage_backends.repository.standing import Change, Standing
 COLUMNS: Final = ("id", "category", "level", "total_students", "created_at", "rating", "price_key", "search")
 """What is noted of a standing."""
 
+ENOUGH: Final = 64
+"""How many notes make it worth while to count them: all who read lists read them all, and all who count collide."""
+
+_MANY: Final = 4
 _TAKE: Final = f"DELETE FROM uncounted RETURNING change, {', '.join(COLUMNS)}"  # noqa: S608 - our own names
 
 
@@ -27,9 +31,17 @@ async def note(tx: DriverTransaction, changes: Iterable[Change]) -> None:
     for before, after in changes:
         noted.subtract(_kept(before))
         noted.update(_kept(after))
-    for kept, change in noted.items():
-        if change:
-            await insert(tx, "uncounted", dict(zip(COLUMNS, kept, strict=True)) | {"change": change})
+    rows = [(change, *kept) for kept, change in noted.items() if change]
+    if len(rows) > _MANY:
+        await tx.load("uncounted", ("change", *COLUMNS), rows)
+        return
+    for row in rows:
+        await insert(tx, "uncounted", dict(zip(("change", *COLUMNS), row, strict=True)))
+
+
+async def enough(tx: DriverTransaction) -> bool:
+    """Whether so much is noted that it should be counted."""
+    return len(await tx.rows("SELECT 1 FROM uncounted LIMIT $1", ENOUGH)) >= ENOUGH
 
 
 async def take(tx: DriverTransaction) -> Sequence[Change]:
