@@ -215,7 +215,8 @@ def test_the_common_schema_has_two_types_and_names_no_database() -> None:
             "DEFAULT NOW",
         ):
             assert word not in code.upper()
-        assert len(re.findall(r"PRIMARY KEY", code)) == len(re.findall(r"CREATE TABLE", code))
+        heaps = ["uncounted"]  # of notes, which nobody looks for one by one
+        assert len(re.findall(r"PRIMARY KEY", code)) == len(re.findall(r"CREATE TABLE", code)) - len(heaps)
 
 
 def test_the_schema_names_every_mode() -> None:

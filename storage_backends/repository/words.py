@@ -8,8 +8,9 @@ short beginning, so that counting those who have any of them takes long; few hav
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -78,7 +79,7 @@ async def asked(tx: DriverTransaction, search: SearchQuery) -> Asked:
     ranges = [(mark + prefix, mark + prefix + _LAST) for mark in ("", "=")]
     whole = json_text([*search.words, *in_title(search.words), f"*{prefix}", f"*={prefix}"])
     rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole)
-    counts = {word: courses for word, courses in _summed(rows).items() if courses}
+    counts = {word: courses for word, courses in _summed(rows, _asked_of(search)).items() if courses}
     published = counts.pop(_EVERY, 0)
     # What is noted may have ended some of the words that were read, but there are others, which were not.
     many = sum(not noted and word.startswith(prefix) for word, _, noted in rows) > MOST_ENDS
@@ -93,16 +94,29 @@ def in_title(words: Iterable[str]) -> tuple[str, ...]:
 
 async def all_counts(tx: DriverTransaction) -> Counter[str]:
     """How many courses have each word that one has."""
-    return _summed(await tx.rows(_ALL))
+    return _summed(await tx.rows(_ALL), partial(words_of, "published"))
 
 
-def _summed(rows: Sequence[Row]) -> Counter[str]:
+def _summed(rows: Sequence[Row], words: Callable[[str], Iterable[str]]) -> Counter[str]:
     """What is counted under single words, though it may have been read twice, and what is noted of whole courses."""
     found = Counter({word: courses for word, courses, noted in rows if not noted})
     for tokens, change in ((tokens, change) for tokens, change, noted in rows if noted):
-        for word in words_of("published", tokens):
+        for word in words(tokens):
             found[word] += change
     return found
+
+
+def _asked_of(search: SearchQuery) -> Callable[[str], Iterable[str]]:
+    """Of what a course is counted under, what matters to a search."""
+    prefixes = (search.prefix, f"={search.prefix}")
+    whole = {*search.words, *in_title(search.words)}
+
+    def words(tokens: str) -> Iterable[str]:
+        held = tokens.split(" ")
+        yield from (token for token in held if token in whole or token.startswith(prefixes))
+        yield from (f"*{prefix}" for prefix in prefixes if any(token.startswith(prefix) for token in held))
+
+    return words
 
 
 def _numbered(changes: Mapping[str, int]) -> str:
@@ -122,7 +136,9 @@ _ADD = (
 _TAKE_AWAY = f"UPDATE words SET courses = courses - change FROM ({_CHANGES}) AS changes WHERE word = changed"
 _FORGET = "DELETE FROM words WHERE courses = 0 AND word IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _KEPT = "SELECT word, courses, 0 AS noted FROM words"
-_NOTED = "UNION ALL SELECT search, change, 1 FROM uncounted"
+_NOTED = (
+    "UNION ALL SELECT search, CAST(SUM(change) AS BIGINT), 1 FROM uncounted GROUP BY search HAVING SUM(change) <> 0"
+)
 _ASKED = f"""
     SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $5) AS plain
     UNION ALL SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $3 AND word < $4 ORDER BY word LIMIT $5) AS titled

@@ -8,8 +8,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from learnflow_core.search import SearchQuery
-from storage_backends.driver import DuplicateError, Entry, OverdueError, Part, RefusedError, Row, Value, unavailable
+from storage_backends.driver import (
+    DuplicateError,
+    Entry,
+    OverdueError,
+    Ranked,
+    RefusedError,
+    Row,
+    Value,
+    Wanted,
+    unavailable,
+)
 
 _MEANINGS: Final[dict[int, Callable[[], Exception]]] = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: DuplicateError,
@@ -49,16 +58,22 @@ def bound(args: Sequence[Value]) -> dict[str, Value]:
 class PlainTransaction:
     """`storage_backends.driver.DriverTransaction` on a connection that is inside a transaction."""
 
-    # Every range of `has` must hold a token of the course, and not every range of `lacks`.
+    # A range of each element of `has` must hold a token of the course, and not so of each element of `lacks`.
     matches = """courses.n IN (
-        SELECT course_tokens.n FROM json_each({0}, '$.has') AS wanted CROSS JOIN course_tokens
-        ON token >= json_extract(wanted.value, '$[0]') AND token <= json_extract(wanted.value, '$[1]')
+        SELECT course_tokens.n FROM json_each({0}, '$.has') AS wanted CROSS JOIN json_each(wanted.value) AS range
+        CROSS JOIN course_tokens
+        ON token >= json_extract(range.value, '$[0]') AND token <= json_extract(range.value, '$[1]')
         GROUP BY course_tokens.n HAVING count(DISTINCT wanted.key) = json_array_length({0}, '$.has')
     ) AND courses.n NOT IN (
-        SELECT course_tokens.n FROM json_each({0}, '$.lacks') AS wanted CROSS JOIN course_tokens
-        ON token >= json_extract(wanted.value, '$[0]') AND token <= json_extract(wanted.value, '$[1]')
+        SELECT course_tokens.n FROM json_each({0}, '$.lacks') AS wanted CROSS JOIN json_each(wanted.value) AS range
+        CROSS JOIN course_tokens
+        ON token >= json_extract(range.value, '$[0]') AND token <= json_extract(range.value, '$[1]')
         GROUP BY course_tokens.n HAVING count(DISTINCT wanted.key) = json_array_length({0}, '$.lacks')
     )"""
+    # This index finds all that match, in no order.
+    tested = "n"
+    tests = matches
+    ranked: Ranked | None = None
 
     def __init__(self, connection: sqlite3.Connection, *, writes: bool) -> None:
         self._connection: sqlite3.Connection | None = connection
@@ -95,12 +110,17 @@ class PlainTransaction:
             raise
         await self.rows("RELEASE inner_work")
 
-    def match(self, query: SearchQuery, part: Part, markers: Sequence[str] = ()) -> str:
+    def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         # Markers are left to the statement's other conditions, which say the same.
         del markers
-        title, anywhere = _ranges(query, "="), _ranges(query, "")
-        has, lacks = {"all": (anywhere, []), "title": (title, []), "rest": (anywhere, title)}[part]
-        return json.dumps({"has": has, "lacks": lacks})
+        return json.dumps({"has": _ranges(wanted), "lacks": [] if without is None else _ranges(without)})
+
+    def test(self, wanted: Wanted, without: Wanted | None = None) -> str | None:
+        """Nothing: a course is not looked at by itself."""
+
+    async def numbers(self, count: int) -> Sequence[int]:
+        ((last,),) = await self.rows("UPDATE numbers SET last = last + $1 RETURNING last", count)
+        return range(last - count + 1, last + 1)
 
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         marks = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
@@ -108,11 +128,11 @@ class PlainTransaction:
         for row in rows:
             await self.rows(statement, *row)
 
-    async def index(self, entries: Sequence[Entry]) -> None:
-        for number, old, new in entries:
-            if old is not None:
-                await self.rows(_FORGET, number, json.dumps(old.split(" ")))
-            await self.rows(_INDEX, number, json.dumps(new.split(" ")))
+    async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
+        for before, after in changes:
+            if before is not None:
+                await self.rows(_FORGET, before.n, json.dumps(before.tokens.split(" ")))
+            await self.rows(_INDEX, after.n, json.dumps(after.tokens.split(" ")))
 
     async def indexed(self) -> Sequence[Row]:
         return await self.rows("SELECT token, count(*) FROM course_tokens GROUP BY token")
@@ -125,7 +145,11 @@ _FORGET = "DELETE FROM course_tokens WHERE n = $1 AND token IN (SELECT value FRO
 _INDEX = "INSERT INTO course_tokens (n, token) SELECT $1, value FROM json_each($2)"
 
 
-def _ranges(query: SearchQuery, mark: str) -> list[tuple[str, str]]:
-    """The first and the last token that each word of a search may be; a whole word is a range of one."""
-    whole = [(mark + word, mark + word) for word in query.words]
-    return [*whole, (mark + query.prefix, f"{mark}{query.prefix}\U0010ffff")]
+def _ranges(wanted: Wanted) -> list[list[tuple[str, str]]]:
+    """For each word of a search, the first and the last token that may stand for it; a whole word is a range of one."""
+    ranges = [[(token, token)] for token in wanted.every]
+    if wanted.prefix is not None:
+        ranges.append([(wanted.prefix, f"{wanted.prefix}\U0010ffff")])
+    elif wanted.some:
+        ranges.append([(token, token) for token in wanted.some])
+    return ranges

@@ -4,3 +4,7 @@ CREATE TABLE course_tokens (
     n BIGINT NOT NULL REFERENCES courses (n),
     PRIMARY KEY (token, n)
 ) WITHOUT ROWID;
+
+-- The last number given out, in a single row.
+CREATE TABLE numbers (last BIGINT NOT NULL);
+INSERT INTO numbers (last) VALUES (0);
