@@ -111,6 +111,9 @@ class DriverTransaction(Protocol):
     tests: str
     """As `matches`, for a row by itself: `{0}` stands for the parameter that holds what `test` answered."""
 
+    course_row: str
+    """`id` or `n`: by which of them a course that an index has found is read with the fewest steps."""
+
     ranked: Ranked | None
     """The quick way to the pages of a search by popularity, where the index has one of its own."""
 

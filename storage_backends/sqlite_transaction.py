@@ -99,6 +99,7 @@ class SQLiteTransaction:
     matches = sqlite_places.MATCHES
     tested = "search"
     tests = "NOT EXISTS (SELECT 1 FROM json_each({0}) WHERE instr(' ' || courses.search || ' ', value) = 0)"
+    course_row = "n"  # what indexes lead to
     ranked: Ranked | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from zlib import crc32
 
@@ -145,7 +146,7 @@ class Courses:
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        listing = _ORDERS[query.sort]
+        listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
         if query.search is None:
             total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
             known = None if total is None else Known(total, partial(self._start, query, listing))

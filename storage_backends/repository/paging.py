@@ -20,7 +20,8 @@ class Listing(Generic[T]):
     """A list: where its items are, and in what order.
 
     `key` names the columns it is ordered by with their types, all in one direction (so that a position is found by one
-    comparison of rows, which an index answers); the last of them identifies an item.
+    comparison of rows, which an index answers); the last of them identifies an item. `row` is another unique column,
+    where rows are found quicker by that.
     """
 
     table: str
@@ -28,6 +29,7 @@ class Listing(Generic[T]):
     make: Callable[[Row], T]
     key: tuple[tuple[str, type[int | str]], ...]
     falling: bool
+    row: str = ""
 
     @property
     def order(self) -> str:
@@ -85,7 +87,7 @@ class Rows:
         self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int
     ) -> Sequence[Row]:
         # Keys are found first, in an index where there is one; only the rows that are shown are read whole.
-        identity = listing.key[-1][0]
+        identity = listing.row or listing.key[-1][0]
         inner, rest = await self._begun(listing, after, offset)
         bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(rest)}"
         inner.within(
