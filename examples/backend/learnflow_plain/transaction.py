@@ -74,6 +74,7 @@ class PlainTransaction:
     tested = "n"
     tests = matches
     ranked: Ranked | None = None
+    course_row = "n"
 
     def __init__(self, connection: sqlite3.Connection, *, writes: bool) -> None:
         self._connection: sqlite3.Connection | None = connection
