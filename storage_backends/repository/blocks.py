@@ -34,6 +34,8 @@ _FIRST: Final = (-(2**63), "")
 
 Place = tuple[int, str]
 """A position of an order: what its column holds, and an id."""
+_Bound = tuple[Place, int]
+"""Where a block begins, and how many courses are counted before it."""
 _Order = tuple[str, str, str]
 """A list in an order: the column, the category and the level; an empty filter is none."""
 _Entry = tuple[str, str, str, int, str]
@@ -56,17 +58,13 @@ async def start(
     aim = rank + left if falling else rank - came
     if not 0 <= aim < kept:
         return None, offset
-    at, before = _holder(spans, aim)
-    blocks = await tx.rows(_BLOCKS, spans[at][0])
-    inner, within = _holder(blocks, aim - before)
-    if not falling:
-        place = blocks[inner][1:3]
-        return place, rank - before - within - _before(noted, place)
-    above = [*blocks[inner + 1 :], *spans[at + 1 : at + 2]]
-    if not above:
+    begins, ends = await _around(tx, spans, aim)
+    nearest = ends if falling else begins
+    if nearest is None:
         return None, offset
-    place = above[0][1:3]
-    return place, before + within + blocks[inner][3] + _before(noted, place) - 1 - rank
+    place, counted = nearest
+    before = counted + sum(change for at, change in noted if at < place)
+    return place, before - 1 - rank if falling else rank - before
 
 
 async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
@@ -103,16 +101,22 @@ async def _spans(tx: DriverTransaction, query: CourseQuery, sort: str) -> tuple[
     return [row for row in rows if row[0] is not None], [(row[1:3], row[3]) for row in rows if row[0] is None]
 
 
+async def _around(tx: DriverTransaction, spans: Sequence[Row], rank: int) -> tuple[_Bound, _Bound | None]:
+    """Where the block begins that holds the course of a rank, and where the next one does, if there is one."""
+    span, before = _holder(spans, rank)
+    blocks = await tx.rows(_BLOCKS, spans[span][0])
+    block, within = _holder(blocks, rank - before)
+    begins = (blocks[block][1:3], before + within)
+    behind = [*blocks[block + 1 :], *spans[span + 1 : span + 2]]
+    return begins, (behind[0][1:3], begins[1] + blocks[block][3]) if behind else None
+
+
 def _holder(counted: Sequence[Row], rank: int) -> tuple[int, int]:
-    """Which of these, whose last column says how many courses they hold, has the one of a rank; and how many are before
-    it."""
+    """Which of these, whose last column says how many courses each has, has the one of a rank; and how many come
+    before it."""
     sums = [0, *accumulate(courses for *_, courses in counted)]
     at = bisect_right(sums, rank) - 1
     return at, sums[at]
-
-
-def _before(noted: Iterable[tuple[Place, int]], place: Place) -> int:
-    return sum(change for at, change in noted if at < place)
 
 
 async def _changed(tx: DriverTransaction, entries: Mapping[_Entry, int]) -> Sequence[Row]:
