@@ -8,6 +8,7 @@ one of the two takes for `\s` is named beside it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -51,8 +52,14 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, money: Money) -> Price:
         """The price that shows `money`, with all the decimals of its currency."""
-        return cls(msgspec.Raw(format_amount(money.amount_minor, money.currency).encode()), money.currency)
+        return _shown(money.amount_minor, money.currency)
 
     def money(self) -> Money:
         """The money this price names; `invalid_parameter` when it is negative, too exact or of no known currency."""
         return Money(parse_amount(bytes(self.amount).decode(), self.currency), self.currency)
+
+
+@lru_cache(maxsize=4_096)
+def _shown(amount_minor: int, currency: str) -> Price:
+    """A price; lists show the same few again and again."""
+    return Price(msgspec.Raw(format_amount(amount_minor, currency).encode()), currency)

@@ -204,6 +204,10 @@ class Courses(Protocol):
     async def free_seat(self, course_id: str, mode: Mode) -> None:
         """Give one seat back."""
 
+    async def version(self) -> int:
+        """A number that every change of what lists of published courses, their own pages and categories show makes
+        another one: answers about these that were read under the same version are the same."""
+
     async def settle(self, limit: int) -> int:
         """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did."""
 
@@ -375,6 +379,11 @@ class Storage(Protocol):
 
     async def write(self, work: Work[T]) -> T:
         """Run work that changes something; what it returns is answered once it is durable."""
+
+    def watch_catalogue(self, changed: Callable[[], None]) -> None:
+        """From now on, call `changed` in the event loop when a write through this storage has given the catalogue
+        another version, before its caller is answered; also when that may have happened and is not known. The one
+        given last is called."""
 
     async def check(self) -> Sequence[str]:
         """What is wrong, one sentence each: damage to the database, and books that do not agree (seats, licences,

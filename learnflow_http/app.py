@@ -15,10 +15,12 @@ from contextlib import asynccontextmanager
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from learnflow_core.ids import new_ids
 from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
 from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, Gateways, finish_unresolved
+from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.counting import CountedGateway, payment_family, watch_connections, watch_store
 from learnflow_http.exchange import BodyMemory
@@ -89,6 +91,7 @@ async def open_services(
             settings=settings,
             storage=storage,
             gateways=gateways,
+            answers=Answers(storage, settings.cache_mb * 1_000_000, metrics),
             limiter=limiter,
             authenticator=Authenticator(storage, signer),
             signer=signer,
@@ -98,6 +101,7 @@ async def open_services(
             trusted_proxies=tuple(ipaddress.ip_network(network) for network in settings.trusted_proxies),
             clock_ns=clock_ns,
             random_bytes=random_bytes,
+            request_ids=new_ids("req", random_bytes),
         )
     finally:
         passwords.close()

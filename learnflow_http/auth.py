@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import argon2
 import jwt
@@ -206,15 +206,28 @@ class Authenticator:
         self._used: dict[str, Instant] = {}
         self.forget()
 
+    def known(self, credential: str, now: Instant) -> Actor | None:
+        """The actor at once, where what it depends on was looked up a moment ago."""
+        known = self._actors.get(_name(credential))
+        if known is None or not known.since <= now < known.until:
+            return None
+        if known.actor.key_id is not None:
+            self._used[known.actor.key_id] = now
+        return known.actor
+
     async def actor(self, credential: str, now: Instant) -> Actor:
         """The actor of an API key or an access token.
 
         Raises `invalid_api_key`, `invalid_token`, `account_suspended`.
         """
-        if credential.startswith("sk_"):
-            return await self._key_actor(credential, now)
-        claims = self._signer.read(credential, "access", now)
-        return self.session_actor(await self._session(claims, now), now)
+        actor = self.known(credential, now)
+        if actor is None:
+            actors = self._actors
+            look_up = self._key_actor if credential.startswith("sk_") else self._token_actor
+            known = await look_up(credential, now)
+            actors.put(_name(credential), known)
+            actor = known.actor
+        return actor
 
     def session_actor(self, session: Session | None, now: Instant) -> Actor:
         """The actor of a session whose tokens are good; else as `actor`."""
@@ -234,17 +247,18 @@ class Authenticator:
         """
         self._keys: _Remembered[tuple[Instant, tuple[ApiKey, Account] | None]] = _Remembered()
         self._sessions: _Remembered[tuple[Instant, Session | None]] = _Remembered()
+        self._actors: _Remembered[_Known] = _Remembered()
 
     def take_used(self) -> list[tuple[str, Instant]]:
         """Which keys were used since the last call, and when last."""
         used, self._used = self._used, {}
         return list(used.items())
 
-    async def _key_actor(self, secret: str, now: Instant) -> Actor:
+    async def _key_actor(self, secret: str, now: Instant) -> _Known:
         if api_key_mode(secret) is None:
             raise LearnFlowError(Code.INVALID_API_KEY)
         digest = api_key_digest(secret)
-        found = await _fresh(
+        looked_at, found = await _fresh(
             self._keys, digest, now, lambda: self._storage.read(lambda tx: tx.api_keys.by_digest(digest))
         )
         if found is None:
@@ -253,15 +267,37 @@ class Authenticator:
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             raise LearnFlowError(Code.INVALID_API_KEY)
         self._used[key.id] = now
-        return actor_for(account, mode=key.mode, scopes=key.scopes, key_id=key.id)
+        actor = actor_for(account, mode=key.mode, scopes=key.scopes, key_id=key.id)
+        return _Known.of(actor, looked_at, *(() if key.expires_at is None else (key.expires_at,)))
 
-    async def _session(self, claims: Claims, now: Instant) -> Session | None:
-        return await _fresh(
+    async def _token_actor(self, token: str, now: Instant) -> _Known:
+        claims = self._signer.read(token, "access", now)
+        looked_at, session = await _fresh(
             self._sessions,
             claims.token_id,
             now,
             lambda: self._storage.read(lambda tx: tx.tokens.session(claims.family_id, claims.token_id)),
         )
+        actor = self.session_actor(session, now)
+        assert session is not None, "who has an actor has a session"
+        return _Known.of(actor, looked_at, claims.expires_at, session.family.expires_at)
+
+
+class _Known(NamedTuple):
+    """An actor, and from when until when it is that of its credential."""
+
+    since: Instant
+    until: Instant
+    actor: Actor
+
+    @classmethod
+    def of(cls, actor: Actor, looked_at: Instant, *ends: Instant) -> _Known:
+        return cls(looked_at, min((looked_at + FRESH_FOR, *ends)), actor)
+
+
+def _name(credential: str) -> str:
+    """What a credential is remembered by: a key by its digest, a token by itself."""
+    return api_key_digest(credential) if credential.startswith("sk_") else credential
 
 
 class _Remembered(Generic[T]):
@@ -282,11 +318,11 @@ class _Remembered(Generic[T]):
 
 async def _fresh(
     table: _Remembered[tuple[Instant, T]], key: str, now: Instant, look_up: Callable[[], Awaitable[T]]
-) -> T:
-    """What the table remembers under a key, looked up again when that is too old (or from the future)."""
+) -> tuple[Instant, T]:
+    """What the table remembers under a key and when that was looked up: anew when it is too old, or from the future."""
     remembered = table.get(key)
     if remembered is not None and 0 <= now - remembered[0] < FRESH_FOR:
-        return remembered[1]
+        return remembered
     value = await look_up()
     table.put(key, (now, value))
-    return value
+    return now, value

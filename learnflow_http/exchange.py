@@ -64,10 +64,18 @@ class Exchange:
         self.headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             self.headers[name] = self.headers[name] + b", " + value if name in self.headers else value
-        self.client = client_address(scope, self.headers.get(b"x-forwarded-for"), trusted)
+        peer = scope["client"][0] if scope.get("client") else ""
+        self.client = client_address(peer, self.headers.get(b"x-forwarded-for"), trusted)
         self.actor: Actor | None = None
         self.decision: Decision | None = None
         self.login: User | None = None
+
+    @property
+    def target(self) -> bytes:
+        """What is asked for, as it was sent: the path, and the query where there is one."""
+        path: bytes = self.scope.get("raw_path") or self.path.encode()
+        query: bytes = self.scope["query_string"]
+        return b"%b?%b" % (path, query) if query else path
 
     @property
     def now(self) -> int:
@@ -77,7 +85,7 @@ class Exchange:
     @property
     def address_key(self) -> str:
         """The limiter's key of the address, for requests without a credential."""
-        return f"address:{self.client}"
+        return address_key(self.client)
 
     @property
     def failed_key(self) -> str:
@@ -92,8 +100,7 @@ class Exchange:
     @property
     def client_request_id(self) -> str | None:
         """The client's own `X-Request-Id`, where it is 1-128 printable ASCII characters: for the log."""
-        text = self.header(b"x-request-id")
-        return text if text and len(text) <= 128 and text.isascii() and text.isprintable() else None
+        return printable_id(self.headers.get(b"x-request-id"))
 
     def credential(self) -> str | None:
         """The bearer credential (RFC 6750): None without one, `invalid_token` for what is no bearer credential."""
@@ -151,6 +158,19 @@ class Exchange:
         await send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else reply.body})
 
 
+def address_key(client: str) -> str:
+    """The limiter's key of an address, for requests without a credential."""
+    return f"address:{client}"
+
+
+def printable_id(value: bytes | None) -> str | None:
+    """A request id of a client's own, where it is 1-128 printable ASCII characters."""
+    if not value or len(value) > 128 or not value.isascii():
+        return None
+    text = value.decode("ascii")
+    return text if text.isprintable() else None
+
+
 def is_api(path: str) -> bool:
     """Whether a path belongs to the API, whose replies tell of the rate limit."""
     return path == "/v1" or path.startswith("/v1/")
@@ -188,17 +208,21 @@ class ClientDisconnectedError(Exception):
     """The client went away before its request was whole: there is nobody to answer."""
 
 
-def client_address(scope: Scope, forwarded: bytes | None, trusted: Sequence[Network]) -> str:
+def client_address(peer: str, forwarded: bytes | None, trusted: Sequence[Network]) -> str:
     """The address whose quotas a request takes from: the peer's, or the one that trusted proxies say they speak for.
 
     `X-Forwarded-For` is read from the right, as long as the speaker is trusted. An IPv6 address counts by its /64.
     """
-    peer: str = scope["client"][0] if scope.get("client") else ""
     if forwarded is not None and trusted:
         for claimed in reversed(forwarded.decode("latin-1").split(",")):
             if not _is_trusted(peer, trusted) or _parsed(claimed.strip()) is None:
                 break
             peer = claimed.strip()
+    return _counted(peer)
+
+
+@lru_cache(maxsize=4_096)
+def _counted(peer: str) -> str:
     address = _parsed(peer)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))

@@ -13,24 +13,25 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from learnflow_core import limiter, pagination
+from learnflow_core import pagination
 from learnflow_core.access import FAILED_CREDENTIALS, Actor, permit, quotas
 from learnflow_core.errors import Code, LearnFlowError, envelope
-from learnflow_core.ids import new_id
 from learnflow_core.limiter import Decision
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import Context, Transaction
-from learnflow_http import conditional, cors, error_reference, idempotency, logs
+from learnflow_http import conditional, error_reference, idempotency
+from learnflow_http.answers import Answer
 from learnflow_http.call import Call
 from learnflow_http.errors import RETRY_AFTER_S, STATUS, challenge
 from learnflow_http.exchange import ClientDisconnectedError, Exchange, Reply, is_api
 from learnflow_http.idempotency import Outcome
 from learnflow_http.metrics import Endpoint
 from learnflow_http.operations import Operation
+from learnflow_http.outgoing import LOGGER, Asked, common, note, rate_limit
 from learnflow_http.parsing import check_media_type, parse_body, parse_query
 from learnflow_http.services import Services
 
-logger = logging.getLogger("learnflow.http")
+logger = logging.getLogger(LOGGER)
 
 ANONYMOUS = quotas("starter")
 """What an address may ask for without a credential."""
@@ -52,6 +53,11 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
     if operation.body is not None and body is None:
         body, raw = await _body(services, operation, exchange)
         exchange.actor = await _still_permitted(services, operation, exchange)
+    if operation.shared is not None:
+        kept = services.answers.kept(exchange.target, exchange.now_ns)
+        if kept is not None:
+            services.answers.hits.add()
+            return _given(exchange, kept)
     pairs = exchange.query()
     params, query = parse_query(pairs, operation.query)
     filters = _filters(operation, exchange.path, params)
@@ -67,6 +73,10 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         ctx=Context(exchange.now, services.random_bytes),
     )
     encode = _encoder(operation, exchange, call, pairs, filters)
+    if operation.shared is not None and operation.shared(call):
+        shared = await _shared(services, operation, exchange, call, encode)
+        if shared is not None:
+            return _given(exchange, shared)
     outcome = await _run(services, operation, exchange, call, raw, encode)
     if operation.revokes:
         services.authenticator.forget()
@@ -123,6 +133,27 @@ def _filters(operation: Operation, path: str, params: dict[str, str]) -> dict[st
     """What a cursor is bound to: the list at this address, under the parameters that it knows."""
     known = operation.query.__struct_fields__ if operation.query else ()
     return {"": path} | {name: params[name] for name in known if name in params}
+
+
+async def _shared(
+    services: Services, operation: Operation, exchange: Exchange, call: Call, encode: Callable[[Any], Outcome]
+) -> Answer | None:
+    """What everybody is answered; None where it is a refusal, and the caller may be somebody to whom more is shown."""
+    anyones = msgspec.structs.replace(call, actor=None)
+
+    async def work(tx: Transaction) -> Outcome:
+        return encode(await operation.run(tx, anyones))
+
+    async def read() -> Answer:
+        outcome = await services.storage.read(work)
+        return Answer.of(operation.path, exchange.path, outcome.body, outcome.link)
+
+    try:
+        return await services.answers.get(exchange.target, exchange.now_ns, read)
+    except LearnFlowError as refusal:
+        if call.actor is None or STATUS[refusal.code] == 503:
+            raise
+        return None
 
 
 async def _run(
@@ -201,19 +232,21 @@ def _list(
 
 
 def _reply(operation: Operation, exchange: Exchange, outcome: Outcome) -> Reply:
+    if operation.method == "GET" and not operation.secret:
+        return _given(exchange, Answer.of(operation.path, exchange.path, outcome.body, outcome.link))
     reply = Reply(outcome.status, outcome.body, [(b"content-type", b"application/json")])
     if operation.secret:
         reply.headers.append((b"cache-control", b"no-store"))
         return _marked(reply, replayed=outcome.replayed)
     reply.headers.append((b"cache-control", b"private"))
-    if outcome.link:
-        reply.headers.append((b"link", outcome.link.encode("ascii")))
-    if operation.method == "GET":
-        tag = conditional.entity_tag(outcome.body)
-        reply.headers.append((b"etag", tag.encode("ascii")))
-        if conditional.is_not_modified(exchange.header(b"if-none-match"), tag):
-            reply.status, reply.body = 304, b""
     return _marked(reply, replayed=outcome.replayed)
+
+
+def _given(exchange: Exchange, answer: Answer) -> Reply:
+    """The answer, unless the client has it already."""
+    if conditional.is_not_modified(exchange.header(b"if-none-match"), answer.tag):
+        return Reply(304, b"", list(answer.headers))
+    return Reply(200, answer.body, list(answer.headers))
 
 
 def _marked(reply: Reply, *, replayed: bool) -> Reply:
@@ -252,7 +285,7 @@ async def answer(
     """Answer one request to `endpoint` with what `work` makes of it; `limited` replies belong to the API and tell of
     its limits."""
     started = services.clock_ns()
-    exchange = Exchange(scope, receive, new_id("req", services.random_bytes), started, services.trusted_proxies)
+    exchange = Exchange(scope, receive, next(services.request_ids), started, services.trusted_proxies)
     try:
         reply = await work(exchange)
     except ClientDisconnectedError:
@@ -265,25 +298,19 @@ async def answer(
     reply.headers.extend(await _common_headers(services, exchange, reply.status, limited=limited))
     await exchange.send(send, reply)
     took_ns = max(0, services.clock_ns() - started)
-    _count(services, endpoint, exchange, reply.status, took_ns)
-    logs.access(
-        logger,
-        request_id=exchange.request_id,
-        client_request_id=exchange.client_request_id,
-        method=exchange.method,
-        path=exchange.path,
-        status=reply.status,
-        duration_ms=took_ns / 1_000_000,
-        client=exchange.client,
-        account=exchange.actor and exchange.actor.account_id,
-        caller=exchange.actor and (exchange.actor.user_id or exchange.actor.key_id),
+    note(services.metrics, endpoint, _asked(exchange), status=reply.status, took_ns=took_ns)
+
+
+def _asked(exchange: Exchange) -> Asked:
+    return Asked(
+        exchange.request_id,
+        exchange.client_request_id,
+        exchange.method,
+        exchange.path,
+        exchange.client,
+        exchange.actor,
+        exchange.decision,
     )
-
-
-def _count(services: Services, endpoint: Endpoint, exchange: Exchange, status: int, took_ns: int) -> None:
-    endpoint.answered(exchange.method, status, took_ns / 1_000_000_000)
-    if exchange.decision is not None:
-        services.metrics.decided(exchange.decision, refused=status == 429)
 
 
 async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
@@ -317,26 +344,10 @@ async def _common_headers(
     services: Services, exchange: Exchange, status: int, *, limited: bool
 ) -> list[tuple[bytes, bytes]]:
     """What every reply carries: its request id, for whom it is, who may read it, and the caller's rate limit."""
-    origins = services.settings.cors_origins
-    headers = [
-        (b"x-request-id", exchange.request_id.encode("ascii")),
-        (b"vary", b"Authorization, Origin" if origins else b"Authorization"),
-        (b"x-content-type-options", b"nosniff"),
-        *cors.response_headers(exchange.header(b"origin"), origins),
-    ]
+    headers = common(exchange.request_id, exchange.header(b"origin"), services.settings.cors_origins)
     if limited:
         decision = exchange.decision
         if decision is None:
             decision = await services.limiter.peek(exchange.address_key, ANONYMOUS)
-        headers.extend(_rate_limit_headers(decision, services.clock_ns(), status))
+        headers.extend(rate_limit(decision, services.clock_ns(), status))
     return headers
-
-
-def _rate_limit_headers(decision: Decision, now_ns: int, status: int) -> list[tuple[bytes, bytes]]:
-    """The caller's rate limit; when to come back is told to those who are refused for it, and to no one else."""
-    told = limiter.headers(decision, now_ns)
-    return [
-        (name.lower().encode("ascii"), value.encode("ascii"))
-        for name, value in told
-        if status == 429 or name != "Retry-After"
-    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from learnflow_core.limiter import Limiter
 from learnflow_core.ports import Storage
 from learnflow_core.usecases.enrollments import Gateways
+from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.exchange import BodyMemory, Network
 from learnflow_http.metrics import Metrics
@@ -21,6 +22,7 @@ class Services(NamedTuple):
     settings: Settings
     storage: Storage
     gateways: Gateways
+    answers: Answers
     limiter: Limiter
     authenticator: Authenticator
     signer: TokenSigner
@@ -30,3 +32,4 @@ class Services(NamedTuple):
     trusted_proxies: tuple[Network, ...]
     clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]
+    request_ids: Iterator[str]

@@ -201,6 +201,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "Callers whose limits are counted one by one; more share buckets.", values.number(1_024, 100_000_000), "N"
         ),
     ] = 1_000_000
+    cache_mb: Annotated[
+        int,
+        Setting(
+            "Memory of a worker for answers about the catalogue that are kept until it changes; 0 keeps none.",
+            values.number(0, 100_000),
+            "MEGABYTES",
+        ),
+    ] = 8
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())

@@ -199,8 +199,8 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 def _attempt(connection: sqlite3.Connection, job: Job[Any], deadline: Deadline | None = None) -> Outcome:
     tx = SQLiteTransaction(connection, deadline)
-    if deadline is not None and not job.patient:
-        deadline.start()
+    if deadline is not None:
+        deadline.start(job.answer.cancelled, patient=job.patient)
     outcome = job.attempt(tx)
     tx.end()
     if deadline is not None:

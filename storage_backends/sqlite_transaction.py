@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from math import inf
 from typing import Final
 
 from learnflow_core.search import SearchQuery
@@ -55,20 +56,27 @@ class Deadline:
     def __init__(self, connection: sqlite3.Connection, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._at: float | None = None
+        self._abandoned = _wanted
+        self._at = inf
         connection.set_progress_handler(self.passed, _OVERDUE_EVERY)
 
-    def start(self) -> None:
-        """The time runs from now."""
-        self._at = self._clock() + self._seconds
+    def start(self, abandoned: Callable[[], bool], *, patient: bool = False) -> None:
+        """The time runs from now, unless the caller is `patient`, and is over as soon as the job is `abandoned`."""
+        self._abandoned = abandoned
+        self._at = inf if patient else self._clock() + self._seconds
 
     def stop(self) -> None:
         """There is no hurry any more."""
-        self._at = None
+        self._abandoned = _wanted
+        self._at = inf
 
     def passed(self) -> bool:
         """Whether the time is over; SQLite asks this too, and interrupts what it does when it is."""
-        return self._at is not None and self._clock() > self._at
+        return self._abandoned() or self._clock() > self._at
+
+
+def _wanted() -> bool:
+    return False
 
 
 class SQLiteTransaction:

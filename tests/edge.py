@@ -23,6 +23,8 @@ HELLO = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 LIMITS = Limits(stop_s=2)
 GONE = threading.Event()
 """Set when `/watch` was told that its client has gone."""
+STOPPED = threading.Event()
+"""Set when `/forever` was cancelled."""
 
 
 Endpoint = Callable[[Any, Any, Any], Awaitable[None]]
@@ -85,7 +87,10 @@ async def slow(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 async def forever(_scope: Any, _receive: Any, _send: Any) -> None:
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        STOPPED.set()
 
 
 async def lazy(scope: Any, receive: Any, send: Any) -> None:
@@ -253,14 +258,17 @@ class Received(NamedTuple):
 
 
 def replies(raw: bytes) -> list[Received]:
-    """The replies in what was received, each with a Content-Length."""
+    """The replies in what was received, each with a Content-Length; interim ones are passed over."""
     found = []
     while raw:
         head, _, raw = raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
+        status = int(first.split()[1])
+        if status == 100:
+            continue
         length = int(headers["content-length"])
-        found.append(Received(int(first.split()[1]), headers, raw[:length]))
+        found.append(Received(status, headers, raw[:length]))
         raw = raw[length:]
     return found
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnflow_core.limiter import Decision, LimitExceeded, Quota, QuotaState, headers, seconds_up
+from learnflow_core.limiter import Decision, LimitExceeded, Quota, QuotaState, header_lines, headers, seconds_up
+from learnflow_core.limiter.asking import EXEMPT
 from tests.limiting import (
     EVERY_LIMITER,
     MINUTE_AND_DAY,
@@ -169,6 +170,15 @@ def test_the_headers_say_what_the_decision_says_in_whole_seconds(case: tuple[Pla
         assert 0 <= full_at - (now_unix_ns + decision.reset_after_ns) < SECOND
         assert ("Retry-After" in fields) is (not decision.allowed)
         assert fields.get("Retry-After", "0") == str(seconds_up(decision.retry_after_ns))
+
+
+@given(requests, st.integers(0, 4 * 10**18))
+def test_the_lines_of_what_is_allowed_are_its_headers(case: tuple[Plan, Requests], now_unix_ns: int) -> None:
+    for decision in decisions(*case):
+        if decision.allowed:
+            lines = [f"{name.lower()}: {value}\r\n" for name, value in headers(decision, now_unix_ns)]
+            assert header_lines(decision, now_unix_ns) == "".join(lines).encode()
+    assert header_lines(EXEMPT, now_unix_ns) == b""
 
 
 @given(requests)

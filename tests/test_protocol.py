@@ -20,6 +20,7 @@ from tests.edge import (
     HELLO,
     LIMITS,
     MIB,
+    STOPPED,
     Recorded,
     Running,
     app,
@@ -269,6 +270,29 @@ def test_the_application_is_told_that_its_client_has_gone(server: Running) -> No
         time.sleep(0.02)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert GONE.wait(1)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_what_nobody_waits_for_any_more_is_cancelled_if_it_changes_nothing(server: Running, how: str) -> None:
+    STOPPED.clear()
+    with server.connect() as client:
+        client.sendall(head(start=b"GET /forever HTTP/1.1"))
+        time.sleep(0.02)
+        if how == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert STOPPED.wait(2)
+    still_serves(server)
+
+
+def test_what_may_change_something_goes_on_without_its_client() -> None:
+    STOPPED.clear()
+    with impatient(stop_s=0.3) as server, server.connect() as client:
+        client.sendall(head(start=b"POST /forever HTTP/1.1"))
+        time.sleep(0.02)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        assert not STOPPED.wait(0.1)
 
 
 FAILURES = ["crash", "crash-behind-the-head", "nothing", "too-short", "too-long", "split-reply"]

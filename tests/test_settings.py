@@ -59,6 +59,7 @@ GOOD = {
     "max_connections": ("1", "100000"),
     "max_connections_per_address": ("1",),
     "limiter_max_buckets": ("1024",),
+    "cache_mb": ("0", "512"),
 }
 BAD = {
     "host": ("a b", "999.999.1.1", "http://x", "x:80", "-" * 64),
@@ -97,6 +98,7 @@ BAD = {
     "max_connections": ("0",),
     "max_connections_per_address": ("0",),
     "limiter_max_buckets": ("1", "1e6"),
+    "cache_mb": ("-1", "8MB"),
 }
 
 

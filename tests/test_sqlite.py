@@ -26,7 +26,7 @@ from storage_backends.conformance.base import OpenStorage
 from storage_backends.conformance.samples import account, course, keep, user
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError
 from storage_backends.repository import RepositoryStorage
-from storage_backends.sqlite import _connect, _prepare, migrate
+from storage_backends.sqlite import READERS, _connect, _prepare, migrate
 from storage_backends.sqlite_driver import BATCH_JOBS, PATIENCE_S, SQLiteDriver
 from storage_backends.sqlite_transaction import translated
 
@@ -290,6 +290,19 @@ async def test_a_job_whose_caller_gave_up_before_it_began_is_not_run(opened: Ope
     gate.opened.set()
     await first
     assert await opened.storage.read(lambda tx: tx.accounts.get("acct_1")) is None
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_a_read_whose_caller_gave_up_is_interrupted(path: Path, patient: bool) -> None:
+    storage = await open_storage(f"sqlite:///{path}", read_deadline_s=1_000)
+    driver: SQLiteDriver = storage._driver  # type: ignore[attr-defined]
+    slow = [driver.read(lambda tx: tx.rows(FOR_EVER), patient=patient) for _ in range(READERS)]
+    running = list(map(asyncio.ensure_future, slow))
+    await asyncio.sleep(0.02)
+    for each in running:
+        each.cancel()
+    assert await storage.read(lambda tx: tx.accounts.get("acct_1")) is None  # by a thread that has finished
+    await storage.close()
 
 
 async def test_a_write_whose_caller_gave_up_while_it_ran_is_completed(opened: Opened) -> None:

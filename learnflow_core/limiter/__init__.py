@@ -18,7 +18,7 @@ to ask, and for what), `decorator` (a limit on a function), `asgi` and `wsgi` (a
 from __future__ import annotations
 
 from learnflow_core.limiter.decision import Decision, Decisions, QuotaState, Refund, Reset
-from learnflow_core.limiter.fields import headers, seconds_up
+from learnflow_core.limiter.fields import header_lines, headers, seconds_up
 from learnflow_core.limiter.quota import Quota
 
 TYPE_CHECKING = False
@@ -42,6 +42,7 @@ __all__ = [
     "QuotaState",
     "Refund",
     "Reset",
+    "header_lines",
     "headers",
     "limited",
     "seconds_up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from learnflow_core.limiter.bucket import tokens
 from learnflow_core.limiter.decision import binding
 from learnflow_core.limiter.quota import SECOND_NS
 
@@ -41,3 +42,27 @@ def headers(decision: Decision, now_unix_ns: int) -> list[tuple[str, str]]:
     if not decision.allowed:
         fields.append(("Retry-After", str(seconds_up(told.retry_after_ns))))
     return fields
+
+
+def header_lines(decision: Decision, now_unix_ns: int) -> bytes:
+    """What `headers` says of a decision that is allowed, as lines of HTTP/1.1, in less than half the time.
+
+    It makes no `QuotaState`; of quotas that let a request pass, the one to tell of is the one with the fewest left.
+    """
+    now_ns = decision.now_ns
+    policies, left = [], []
+    limit = fewest = owes = 0
+    for quota, full_at in zip(decision.quotas, decision.full_at_ns):  # noqa: B905 - of one length by construction
+        owed = full_at - now_ns
+        remaining, next_token_ns = tokens(owed, quota.interval_ns, quota.capacity_ns)
+        if not limit or remaining < fewest or (remaining == fewest and owed > owes):
+            limit, fewest, owes = quota.limit, remaining, owed
+        policies.append(quota.policy)
+        left.append(f'"{quota.name}";r={remaining};t={seconds_up(next_token_ns)}')
+    if not limit:
+        return b""
+    return (
+        f"x-ratelimit-limit: {limit}\r\nx-ratelimit-remaining: {fewest}\r\n"
+        f"x-ratelimit-reset: {seconds_up(now_unix_ns + owes)}\r\n"
+        f"ratelimit-policy: {', '.join(policies)}\r\nratelimit: {', '.join(left)}\r\n"
+    ).encode("ascii")

@@ -25,7 +25,7 @@ from learnflow_http.cli.common import (
     with_database,
     with_settings,
 )
-from learnflow_http.edge import Edge, Limits, server
+from learnflow_http.edge import AtOnce, Edge, Headers, Limits, never, server
 from learnflow_http.edge.supervisor import Link, Supervisor, apart
 from learnflow_http.exchange import client_address
 from learnflow_http.metrics import Metrics
@@ -33,6 +33,7 @@ from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services
 from learnflow_http.setting_values import sqlite_file
 from learnflow_http.settings import SETTINGS, Settings, is_loopback, secret_for
+from learnflow_http.shortcut import Shortcut
 
 logger = logging.getLogger("learnflow.cli")
 
@@ -59,6 +60,7 @@ class Application:
         self._demo = demo
         self._services: Services | None = None
         self._app: ASGIApp | None = None
+        self._shortcut: AtOnce = never
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -81,15 +83,21 @@ class Application:
             if self._demo:
                 self.tour = await demo_data.prepare(services)
             self._services, self._app = services, create_app(services)
+            if isinstance(services.limiter, LocalLimiter):
+                self._shortcut = Shortcut(services, services.limiter)
             await self._app(scope, receive, send_or_hold)
         for message in held:
             await send(message)
+
+    def at_once(self, target: bytes, fields: Headers, address: str) -> tuple[int, bytes, bytes] | None:
+        """The reply to a GET, where it needs no waiting."""
+        return self._shortcut(target, fields, address)
 
     def headers_for(self, address: str) -> list[tuple[bytes, bytes]]:
         """The rate limit of an address, for a reply given below the app; none where telling it takes waiting."""
         if self._services is None or not isinstance(self._services.limiter, LocalLimiter):
             return []
-        client = client_address({"client": (address, 0)}, None, ())
+        client = client_address(address, None, ())
         decision = self._services.limiter.peek(f"address:{client}", ANONYMOUS)
         told = headers(decision, self._services.clock_ns())
         return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in told]
@@ -150,7 +158,7 @@ def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[s
     The limiter is the one that they share by memory; one behind a network is each worker's own.
     """
     addresses = [server.url(each) for each in sockets]
-    metrics = Metrics(settings.workers)
+    metrics = Metrics(settings.workers + 1)  # one comes before another leaves
 
     def work(link: Link) -> None:
         logs.configure(settings.log_format, settings.log_level, pid=os.getpid())
@@ -158,6 +166,7 @@ def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[s
         app = Application(settings, limiter=limiter, metrics=metrics)
         edge = _edge(settings, app)
         server.serve_at(sockets, app, edge=edge, on_started=lambda _: link.serves(), lifeline=link.lifeline)
+        metrics.end()
 
     tour = apart(lambda: asyncio.run(_tour(settings, addresses[0]))) if demo else ""
     supervisor = Supervisor(work, workers=settings.workers, sockets=sockets, stop_s=Limits().stop_s)
@@ -169,6 +178,7 @@ def _edge(settings: Settings, app: Application) -> Edge:
         Limits(connections=settings.max_connections, connections_per_client=settings.max_connections_per_address),
         proxies=[ipaddress.ip_network(network) for network in settings.trusted_proxies],
         headers_for=app.headers_for,
+        at_once=app.at_once,
     )
 
 

@@ -62,6 +62,15 @@ class Reply(NamedTuple):
         return b"".join([STATUS_LINE[self.status], *lines, b"\r\n", self.body])
 
 
+AtOnce = Callable[[bytes, Headers, str], tuple[int, bytes, bytes] | None]
+"""Answers `GET target` with these fields (names in lower case) of this address without waiting, where it can: with a
+status, the header lines beside those that the server adds, `content-length` among them, and the body."""
+
+
+def never(_target: bytes, _fields: Headers, _client_ip: str) -> None:
+    """No request is answered at once."""
+
+
 def no_headers(_client_ip: str) -> Headers:
     """The rate-limit headers of a server without a rate limit."""
     return []
@@ -76,7 +85,8 @@ class Edge:
     """The state that the connections of one server share.
 
     `proxies` are the addresses whose connections count for many clients: only the total limits them. `headers_for`
-    gives the rate-limit headers for a client's address; if it fails, replies go without them. `stopping` says that
+    gives the rate-limit headers for a client's address; if it fails, replies go without them. `at_once` is asked before
+    the application is; what it does not answer goes to that. `date_line` is a reply's first. `stopping` says that
     requests are not begun any more; `turned_away` counts the connections that are open and were not let in.
     """
 
@@ -86,9 +96,12 @@ class Edge:
         *,
         proxies: Collection[Network] = (),
         headers_for: Callable[[str], Headers] = no_headers,
+        at_once: AtOnce = never,
         new_request_id: Callable[[], str] = new_request_id,
     ) -> None:
         self.limits = limits
+        self.at_once = at_once
+        self.date_line = b""
         self.stopping = False
         self.turned_away = 0
         self._proxies = tuple(proxies)
@@ -149,4 +162,4 @@ class Edge:
         address = ipaddress.ip_address(client_ip)
         if any(address in network for network in self._proxies):
             return ""
-        return client_address({"client": (client_ip, 0)}, None, ())
+        return client_address(client_ip, None, ())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PRINTABLE: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
 
@@ -41,6 +42,8 @@ class Cycle(RequestResponseCycle):
             keep_alive=keep_alive,
             on_response=protocol.on_response_complete,
         )
+        self.task: asyncio.Task[None] | None = None
+        self._listening = False
         self._protocol = protocol
         self._head: bytes | None = None
         self._left: int | None = None  # how much of the body is still to come, where that was told
@@ -59,6 +62,20 @@ class Cycle(RequestResponseCycle):
         except Exception:
             log.exception("the application failed outside its own handlers")
             await self._fail(Code.INTERNAL_ERROR)
+
+    def abandon(self) -> None:
+        """Let the application stop, because its client has gone: who waits for more of the request is told, and who
+        does not is cancelled, if the request was to change nothing (RFC 9110, section 9.2.1)."""
+        if self.task is not None and self.scope["method"] in _SAFE and not self._listening:
+            self.task.cancel()
+
+    async def receive(self) -> Any:
+        """The next part of the request, or that the client has gone, as ASGI defines it."""
+        self._listening = True
+        try:
+            return await super().receive()
+        finally:
+            self._listening = False
 
     async def _fail(self, code: Code) -> None:
         if self.response_complete:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from learnflow_core.errors import Code
@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 MAX_PIPELINED: Final = 32
 """How many complete requests may wait on one connection for the reply before theirs."""
 
+MAX_AT_ONCE: Final = 8
+"""How many requests of one packet are answered at once; others have their turn before the rest."""
+
 MAX_TURNED_AWAY: Final = 128
 """How many connections over the limit may wait to be told so; more are told and closed at once."""
 
@@ -47,6 +50,7 @@ _MAX_AROUND_BODY_BYTES: Final = MAX_HEAD_BYTES + 32 * 1024  # the head; extensio
 _CHUNK_BYTES: Final = 20  # sixteen digits of size and two line ends
 _STOP_BODY_S: Final = 1.0  # a body that is on its way when the server stops arrives within that, or not at all
 _STOP_IDLE_S: Final = 0.5  # when the server stops, a client that had its reply may have asked again, or is about to
+_FIRST_ASKED_S: Final = 0.02  # most replies are out until then
 
 _BETWEEN, _HEAD, _BODY = range(3)
 
@@ -72,6 +76,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._reading = _BETWEEN
         self._framing: Fields = []
         self._upgrading = False
+        self._at_once = 0  # requests answered at once in the call of data_received that is under way
+        self._answered = False  # whether the request that is being read is one of them
         self._dropping = False  # what still arrives is not read as HTTP any more
         self._last_words: bytes | None = None  # to be said when the replies under way are out
         self._half_closed = False
@@ -101,8 +107,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self.edge.leave(self.client_ip)
         else:
             self.edge.turned_away -= 1
-        if self._active is not None and self._active is not self.cycle:
+        if self._active is not None:
             _disconnect(self._active)
+            self._active.abandon()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -112,13 +119,30 @@ class EdgeProtocol(HttpToolsProtocol):
             self._end(Code.INVALID_REQUEST, "The request ended before it was complete.")
         elif self._active is not None:
             self._last_words = self._last_words or b""
+            self._ask_whether_it_is_there(_FIRST_ASKED_S)
         return self._active is not None
+
+    def _ask_whether_it_is_there(self, seconds: float) -> None:
+        """Find out in a while whether a client that sends nothing more still reads, unless it was answered until then.
+
+        Only writing tells, and a line of `100 Continue` may come before any reply. One that has gone is known by the
+        second of them, at the latest: its system refuses the first.
+        """
+        cycle = self._active
+        if cycle is not None and cycle.scope["http_version"] == "1.1":
+            self.loop.call_later(seconds, self._ask, cycle, seconds)
+
+    def _ask(self, cycle: Cycle, seconds: float) -> None:
+        if cycle is self._active and not cycle.response_started and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._ask_whether_it_is_there(2 * seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._dropping:
             self._drop(len(data))
             return
         self._arriving = len(data)
+        self._at_once = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -166,6 +190,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self._upgrading = True
             return
         target = self.url if self.url[:1] == b"/" else from_absolute(self.url, headers)
+        if length == 0 and method == b"GET" and self._answer_at_once(version, target):
+            return
         path, raw_path, query = split_target(method, target)
         self.headers = []  # trailers go there: they are no part of the head that the application was given
         self.scope = {
@@ -203,14 +229,37 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._upgrading:
             return
-        cycle = self.cycle
-        cycle.more_body = False
-        cycle.message_event.set()
+        if self._answered:
+            self._answered = False
+        else:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
         self._reading = _BETWEEN
         self._received = -self._arriving
         self._deadline = inf if self._active else self.loop.time() + self._limits.idle_s
 
     # Requests and replies
+
+    def _answer_at_once(self, version: str, target: bytes) -> bool:
+        """Answer a request without a body in this very call, where nothing is in its way and the answer is at hand."""
+        if (
+            self._active is not None
+            or self._at_once >= MAX_AT_ONCE
+            or self.edge.stopping
+            or self.flow.write_paused
+            or version != "1.1"
+            or not self.parser.should_keep_alive()
+        ):
+            return False
+        reply = self.edge.at_once(target, self.headers, self.client_ip)
+        if reply is None:
+            return False
+        status, lines, body = reply
+        self.transport.writelines((b"%b%b%b\r\n" % (STATUS_LINE[status], self.edge.date_line, lines), body))
+        self.headers = []
+        self._at_once += 1
+        self._answered = True
+        return True
 
     def _cycle(self, version: str, length: int | None) -> Cycle:
         waits = length != 0 and expects_continue(version, self._framing)
@@ -234,7 +283,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._active = cycle
-        self._start_asgi_task(cycle, self.app)
+        cycle.task = self.loop.create_task(cycle.run_asgi(self.app))
+        cycle.task.add_done_callback(self.tasks.discard)
+        self.tasks.add(cycle.task)
 
     def on_response_complete(self) -> None:
         cycle, self._active = self._active, None

@@ -69,6 +69,7 @@ COURSES = (
         query=CourseFilters,
         paged=True,
         public=True,
+        shared=lambda call: call.query.status == "published",
     ),
     Operation(
         method="POST",
@@ -95,6 +96,7 @@ COURSES = (
         reply=wire.Course,
         show=wire.course,
         public=True,
+        shared=lambda _: True,
         errors=(Code.COURSE_NOT_FOUND,),
     ),
     Operation(
@@ -136,5 +138,6 @@ COURSES = (
         show=wire.category,
         paged=True,
         public=True,
+        shared=lambda _: True,
     ),
 )

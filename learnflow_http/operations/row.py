@@ -24,7 +24,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     `sign_in`: the credential is in the body, and this leads it to the actor. `prepare` does what is too slow for a
     transaction. `show` makes the reply of what `run` answered; of a list (`paged`), of each item. `status` may
     depend on the answer. `kept` is what an idempotency key keeps of a reply. `secret`: the reply holds one, and is
-    never stored. `revokes`: what is remembered of credentials may be wrong after it.
+    never stored. `shared`: of a call, whether the answer to somebody unknown is everybody's, and only the catalogue
+    decides it, so that it is kept (`learnflow_http.answers`). `revokes`: what is remembered of credentials may be wrong
+    after it.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -48,6 +50,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     cost: int = 1
     kept: Callable[[Any], Any] = lambda shown: shown
     secret: bool = False
+    shared: Callable[[Call], bool] | None = None
     revokes: bool = False
     errors: tuple[Code, ...] = ()
 

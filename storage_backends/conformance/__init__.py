@@ -13,7 +13,12 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402 - the parts of the suite are imported when pytest knows that it is to explain their assertions
+import pkgutil
+
 import pytest
+
+pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
 
 from storage_backends.conformance.catalogue import Catalogue, Seats
 from storage_backends.conformance.learning import Learning
@@ -22,12 +27,15 @@ from storage_backends.conformance.people import People
 from storage_backends.conformance.promises import Books, Concurrency, Persistence, Transactions
 from storage_backends.conformance.search import Search
 from storage_backends.conformance.sessions import Sessions
+from storage_backends.conformance.version import Versions
 
 __all__ = ["PersistentStorageConformance", "StorageConformance"]
 
 
 @pytest.mark.asyncio
-class StorageConformance(People, Learning, Sessions, Lists, Catalogue, Search, Seats, Transactions, Concurrency, Books):
+class StorageConformance(
+    People, Learning, Sessions, Lists, Catalogue, Versions, Search, Seats, Transactions, Concurrency, Books
+):
     """All that every backend promises."""
 
 

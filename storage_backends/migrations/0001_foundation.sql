@@ -129,6 +129,13 @@ CREATE TABLE unsettled (
     course_id TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES courses (id)
 );
 
+-- How often what lists, categories and published courses show was changed: the sum of all `n`. Each change raises one row
+-- of several, so that transactions which change different courses seldom touch the same.
+CREATE TABLE catalogue_changes (
+    slot BIGINT NOT NULL PRIMARY KEY,
+    n BIGINT NOT NULL CHECK (n > 0)
+);
+
 -- Sequences: the last number given out under a name.
 CREATE TABLE counters (
     name TEXT COLLATE "C" NOT NULL PRIMARY KEY,

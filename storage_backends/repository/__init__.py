@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from learnflow_core import ports
@@ -28,13 +28,19 @@ class Repository:
         self.accounts: ports.Accounts = Accounts(tx)
         self.api_keys: ports.ApiKeys = ApiKeys(tx)
         self.users: ports.Users = Users(tx)
-        self.courses: ports.Courses = Courses(tx)
+        self._courses = Courses(tx)
+        self.courses: ports.Courses = self._courses
         self.enrollments: ports.Enrollments = Enrollments(tx)
         self.payments: ports.Payments = Payments(tx)
         self.certificates: ports.Certificates = Certificates(tx)
         self.tokens: ports.Tokens = Tokens(tx)
         self.replies: ports.Replies = Replies(tx)
         self.sandbox_charges: ports.SandboxCharges = SandboxCharges(tx)
+
+    @property
+    def changed_catalogue(self) -> bool:
+        """Whether what the catalogue shows was changed."""
+        return self._courses.changed
 
     async def purge(self, now: Instant) -> None:
         await purge(self._tx, now)
@@ -45,6 +51,7 @@ class RepositoryStorage:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._catalogue_changed: Callable[[], None] = lambda: None
 
     @property
     def connections(self) -> Callable[[], Connections] | None:
@@ -55,7 +62,20 @@ class RepositoryStorage:
         return await self._driver.read(lambda tx: work(Repository(tx)))
 
     async def write(self, work: Work[T]) -> T:
-        return await self._driver.write(lambda tx: work(Repository(tx)))
+        tries: list[Repository] = []
+
+        def run(tx: DriverTransaction) -> Awaitable[T]:
+            tries.append(Repository(tx))
+            return work(tries[-1])
+
+        try:
+            return await self._driver.write(run)
+        finally:
+            if any(each.changed_catalogue for each in tries):
+                self._catalogue_changed()
+
+    def watch_catalogue(self, changed: Callable[[], None]) -> None:
+        self._catalogue_changed = changed
 
     async def check(self) -> Sequence[str]:
         return await self._driver.read(findings, patient=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from zlib import crc32
 
 import msgspec
 
@@ -14,7 +15,7 @@ from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import SLUG_PATTERN, course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Part, Value
-from storage_backends.repository import totals
+from storage_backends.repository import totals, version
 from storage_backends.repository.paging import Listing, part
 from storage_backends.repository.sql import (
     MODES,
@@ -87,6 +88,11 @@ class Courses:
 
     def __init__(self, tx: DriverTransaction) -> None:
         self._tx = tx
+        self.changed = False
+        """Whether what the catalogue shows was changed in this transaction."""
+
+    async def version(self) -> int:
+        return await version.version(self._tx)
 
     async def add(self, course: Course) -> bool:
         number = await self._numbers(1)
@@ -146,7 +152,8 @@ class Courses:
         return await part(self._tx, _CATEGORIES, paging, Where().also("courses > 0"))
 
     async def name_category(self, slug: str, name: str) -> None:
-        await self._tx.rows(_NAME_CATEGORY, slug, name)
+        if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
+            await self._change(crc32(slug.encode()))
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
@@ -162,7 +169,8 @@ class Courses:
         ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
         before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
-        await self._follow([(before[standing.id], standing) for standing in settled])
+        pairs = ((before[standing.id], standing) for standing in settled)
+        await self._follow([(was, now) for was, now in pairs if was != now])
         return len(settled)
 
     def _segments(self, query: CourseQuery, where: Where) -> builtins.list[Where]:
@@ -191,6 +199,15 @@ class Courses:
             ]
         )
         await totals.follow(self._tx, changes)
+        shown = [after.n for before, after in changes if "published" in (after.status, before and before.status)]
+        if shown:
+            await self._change(shown[0])
+
+    async def _change(self, number: int) -> None:
+        """Count a change of what the catalogue shows, once in a transaction; any number that others seldom have."""
+        if not self.changed:
+            self.changed = True
+            await version.change(self._tx, number)
 
     async def _numbers(self, count: int) -> int:
         """The first of so many numbers that no course has had."""
@@ -242,7 +259,7 @@ _KNOWN = "SELECT id FROM courses WHERE id IN (SELECT value FROM json_each(CAST($
 _WITH_EXTERNAL_IDS = "WHERE account_id = $1 AND external_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
 _NAME_CATEGORY = (
     "INSERT INTO categories (slug, name) VALUES ($1, $2) "
-    "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL"
+    "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL RETURNING 1"
 )
 _TAKE_NUMBERS = (
     "INSERT INTO counters (name, n) VALUES ('courses', $1) "
