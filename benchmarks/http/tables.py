@@ -51,13 +51,25 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
+def busiest(results: Results) -> str:
+    """How much of its core the load generator needed: at all of it, it would be what was measured."""
+    rows = (row for title, group in results.items() if title != MEMORY for row in group.values())
+    busy = max((share for row in rows for share in row["generator_busy"]["samples"]), default=0.0)
+    return f"The load generator was at most {busy:.0%} busy."
+
+
 def document(results: Results, goals: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> str:
     """What a document says of a run."""
     libraries = ", ".join(f"{name} {number}" for name, number in versions().items())
     images = [f"![{path.stem.replace('-', ' ')}](benchmarks/{path.name})\n" for path in plots]
     found = [markdown_table(*table) for table in tables(results)]
     return "\n".join(
-        [f"{where_and_when()} {libraries}.\n", markdown_table(GOALS_HEAD, map(goal_cells, goals)), *images, *found]
+        [
+            f"{where_and_when()} {libraries}. {busiest(results)}\n",
+            markdown_table(GOALS_HEAD, map(goal_cells, goals)),
+            *images,
+            *found,
+        ]
     )
 
 
