@@ -20,6 +20,7 @@ from tests.terminal import COMMAND, Operator, finished, wait_until
 
 STARTER = 30
 REFILL_S = 2
+PRICE = {"amount": 1, "currency": "USD"}
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ def test_a_signal_under_load_loses_no_request(school: Operator, number: int, who
     assert load.lost == 0
     assert set(load.statuses) == {200}
     assert load.told_to_close >= 1
+    assert len(fleet.said("request")) >= load.answered
     assert {record["level"] for record in fleet.records} == {"info"}
 
 
@@ -125,6 +127,28 @@ def test_a_revoked_key_and_a_changed_plan_are_seen_by_every_worker_within_a_seco
             return {reply.status for reply in replies} == {200, 401} and plans == {"300"}
 
         wait_until(all_know, seconds=1)
+        for connection in connections:
+            connection.close()
+
+
+def test_a_change_of_the_catalogue_is_seen_at_once_where_it_was_made_and_by_every_worker_within_a_second(
+    school: Operator,
+) -> None:
+    key = school.told("keys", "create").strip()
+    with workers(2, "--database", school.url) as fleet:
+        connections = [Connection(fleet.address, key)]
+        before = connections[0].get("/v1/courses").headers["ETag"]
+        while len(fleet.worker_pids()) < 2 or len(connections) < 16:
+            connections.append(Connection(fleet.address, key))
+            connections[-1].get("/v1/courses")
+        assert {connection.get("/v1/courses").headers["ETag"] for connection in connections} == {before}
+        made = connections[0].post("/v1/courses", {"title": "New", "category": "new", "price": PRICE})
+        assert made.status == 201
+        after = connections[0].get("/v1/courses").headers["ETag"]
+        assert after != before
+        wait_until(
+            lambda: {connection.get("/v1/courses").headers["ETag"] for connection in connections} == {after}, seconds=1
+        )
         for connection in connections:
             connection.close()
 
