@@ -33,7 +33,7 @@ lint: .venv/.test ## Check style, types and the arrows between the layers.
 soak: .venv/.test ## Run the tests with many more random examples than usual.
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=soak $(ARGS)
 
-bench: .venv/.bench ## Measure, beside the peers (ARGS="limiter" or ARGS="http" chooses).
+bench: .venv/.bench ## Measure, beside the peers (ARGS="limiter", "http" or "catalogue" chooses).
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer versions).
@@ -42,7 +42,7 @@ lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer ve
 	$(COMPILE) --group test --group bench -c requirements/test.txt -o requirements/bench.txt $(ARGS)
 
 clean: ## Remove everything that make made.
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .benchmarks .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each lock: a second call finds it and starts at once, unless what is compiled has changed.

@@ -7,8 +7,8 @@ from importlib import import_module
 
 BENCHMARKS = {
     "limiter": "decisions of the limiter beside floors and peers, in memory and over Valkey; bytes a key",
-    "catalogue": "lists, pages and searches of the storage, at any number of courses",
-    "http": "the courses list and the enrolment beside the floor of the same server",
+    "catalogue": "lists, pages and searches, at any number of courses, on SQLite and PostgreSQL",
+    "http": "lists, searches, courses and enrolments, beside the floor of the same uvicorn and a peer",
 }
 """The module `benchmarks.<name>` has `run(argv) -> int`, and is loaded only when it is asked for."""
 

@@ -39,29 +39,33 @@ _DAYS: Final = 4_000
 
 def catalogue(count: int, *, account_id: str, seed: int = 1) -> Iterator[Course]:
     """The courses number 0 to `count` - 1 of the account, all published."""
-    vocabulary = _Vocabulary(seed)
+    vocabulary = Vocabulary(seed)
     for number in range(count):
         yield _course(number, account_id, vocabulary, random.Random(f"{seed} {number}"))
 
 
-class _Vocabulary:
+class Vocabulary:
     """Distinct words that look like words; of rank r, one in proportion to 1 / (r + 2)."""
 
-    def __init__(self, seed: int) -> None:
+    words: list[str]
+    """The commonest first; without `COMMONEST`, which is commoner."""
+
+    def __init__(self, seed: int = 1) -> None:
         chance = random.Random(f"{seed} words")
         syllables = _SYLLABLES.split()
         found: dict[str, None] = {}
         while len(found) < _VOCABULARY:
             word = "".join(chance.choices(syllables, k=chance.choice((2, 2, 3, 3, 4))))
             found |= {} if word == COMMONEST else {word: None}
-        self._words = list(found)
+        self.words = list(found)
         self._shares = list(accumulate(1 / rank for rank in range(3, _VOCABULARY + 3)))
 
     def some(self, count: int, chance: random.Random) -> list[str]:
-        return chance.choices(self._words, cum_weights=self._shares, k=count)
+        """So many of them, drawn as they stand in titles."""
+        return chance.choices(self.words, cum_weights=self._shares, k=count)
 
 
-def _course(number: int, account_id: str, vocabulary: _Vocabulary, chance: random.Random) -> Course:
+def _course(number: int, account_id: str, vocabulary: Vocabulary, chance: random.Random) -> Course:
     title = vocabulary.some(chance.randint(3, 8), chance)
     if chance.random() < _SHARE_OF_COMMONEST:
         title[chance.randrange(len(title))] = COMMONEST

@@ -15,7 +15,7 @@ from time import monotonic, perf_counter_ns, thread_time
 
 LENGTH = b"content-length: "
 END_OF_HEAD = b"\r\n\r\n"
-SILENCE_S = 10.0
+SILENCE_S = 60.0
 
 
 class LoadError(Exception):
@@ -33,22 +33,29 @@ class Load:
 
 
 class _Connection:
-    __slots__ = ("buffer", "expected", "sent_at", "socket")
+    """Opened with the first request: servers close one on which nothing comes for long."""
 
-    def __init__(self, port: int, stack: ExitStack) -> None:
-        self.socket = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    __slots__ = ("buffer", "expected", "port", "selector", "sent_at", "socket", "stack")
+
+    def __init__(self, port: int, selector: selectors.BaseSelector, stack: ExitStack) -> None:
+        self.port, self.selector, self.stack = port, selector, stack
+        self.socket: socket.socket | None = None
         self.buffer = b""
         self.expected = 0  # bytes of the whole reply, as soon as they are known
         self.sent_at = 0
 
     def ask(self, request: bytes) -> None:
         self.buffer, self.expected = b"", 0
+        if self.socket is None:
+            self.socket = self.stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.selector.register(self.socket, selectors.EVENT_READ, self)
         self.sent_at = perf_counter_ns()
         self.socket.sendall(request)
 
     def take(self, status: bytes) -> bool:
         """Read what there is; whether the reply is whole."""
+        assert self.socket is not None
         received = self.socket.recv(262_144)
         if not received:
             raise LoadError("the server closed the connection in the middle of a reply")
@@ -57,31 +64,46 @@ class _Connection:
             self.expected = _size(self.buffer, status)
         return 0 < self.expected <= len(self.buffer)
 
+    def rest(self) -> None:
+        """Look no more at what comes: the server may close it while others are waited for."""
+        if self.socket is not None:
+            self.selector.unregister(self.socket)
+
 
 def drive(port: int, requests: Iterator[bytes], *, status: int, connections: int, seconds: float) -> Load:
     """Send the requests over keep-alive connections, each as soon as the reply before it is there, until `seconds`
-    are over or there is none left. Raises LoadError for a reply of another status, and for none within 10 s."""
+    are over or there is none left.
+
+    The first goes alone, and the others begin when it is answered: so a server that takes longer than `seconds` for one
+    is asked for one. Raises LoadError for a reply of another status, and for none within a minute.
+    """
     load = Load()
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        opened = [_Connection(port, stack) for _ in range(connections)]
+        idle = [_Connection(port, selector, stack) for _ in range(connections)]
         cpu, started = thread_time(), monotonic()
-        under_way = 0
-        for connection, request in zip(opened, requests, strict=False):
-            selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.ask(request)
-            under_way += 1
+        under_way = _ask([idle.pop()], requests)
         while under_way:
             for connection in _answered(selector, b"%d" % status):
                 load.latencies_ns.append(perf_counter_ns() - connection.sent_at)
-                following = next(requests, None) if monotonic() < started + seconds else None
-                if following is None:
-                    under_way -= 1
-                else:
-                    connection.ask(following)
+                idle.append(connection)
+                under_way -= 1
+                if monotonic() < started + seconds:
+                    under_way += _ask(idle, requests)
+                if connection in idle:
+                    connection.rest()
         load.elapsed_s = monotonic() - started
         load.busy = (thread_time() - cpu) / load.elapsed_s
     return load
+
+
+def _ask(idle: list[_Connection], requests: Iterator[bytes]) -> int:
+    """Send a request over each connection while there are any; how many were sent."""
+    asked = 0
+    while idle and (request := next(requests, None)) is not None:
+        idle.pop().ask(request)
+        asked += 1
+    return asked
 
 
 def _answered(selector: selectors.BaseSelector, status: bytes) -> Iterator[_Connection]:

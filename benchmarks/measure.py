@@ -20,10 +20,12 @@ T = TypeVar("T")
 MIN_ROUNDS = 5
 
 
-def options(name: str, about: str) -> argparse.ArgumentParser:
+def options(name: str, about: str, rounds: int = 7) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark has; a benchmark adds its own."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=about)
-    parser.add_argument("--rounds", type=_rounds, default=7, help="samples of each case (at least 5; default: 7)")
+    parser.add_argument(
+        "--rounds", type=_rounds, default=rounds, help=f"samples of each case (at least 5; default: {rounds})"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of every random choice (default: 1)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the report")
     return parser

@@ -23,7 +23,7 @@ from learnflow_http.auth import TokenSigner
 from learnflow_http.cli.demo_catalogue import courses
 
 COURSES = 2_000
-PER_MINUTE = 1_000_000
+PER_MINUTE = 100_000_000
 LEARNERS = 140
 """Learners of one customer, each with a free and a paid enrolment: fewer than the 300 requests of its minute."""
 
@@ -43,6 +43,13 @@ class School(NamedTuple):
     token: str
     free: list[Place]
     paid: list[Place]
+
+
+async def reader(storage: Storage, signer: TokenSigner) -> str:
+    """The token of a learner of a new Enterprise account, who asks a database that has a catalogue."""
+    ctx = Context(time.time_ns() // 1_000, os.urandom)
+    owner, _ = await storage.write(partial(_account, name="Reader", plan="enterprise", ctx=ctx))
+    return await storage.write(partial(_token, signer=signer, owner=owner, ctx=ctx))
 
 
 async def found(storage: Storage, signer: TokenSigner, *, enrolments: int, seed: int) -> School:

@@ -98,7 +98,8 @@ class Endpoint:
 
 
 class Metrics:
-    """The figures of a server with so many `workers`, made before these are forked; each of them says `be_worker`.
+    """The figures of a server with so many `workers` at most, made before these are forked. Each of them says
+    `be_worker`, and `end` where nobody may come in its place.
 
     `readers` bring in what is kept elsewhere; `refresh` runs them.
     """
@@ -153,14 +154,20 @@ class Metrics:
         self.row = self._rows[number]
         self.row[0] = os.getpid()
 
+    def end(self) -> None:
+        """Be no worker any more: what was counted stays, and what was told of this process goes."""
+        self.row[0] = 0
+
     def workers(self) -> Iterator[tuple[int, int]]:
         """The number and the process id of each worker."""
         return ((number, int(row[0])) for number, row in enumerate(self._rows) if row[0])
 
     def total(self, family: Family, cell: int) -> float:
         """What a cell says of the whole server."""
-        values = [row[cell] for row in self._rows]
-        return max(values) if family.kind == "fact" else sum(values)
+        if family.kind in ("counter", "histogram"):
+            return sum(row[cell] for row in self._rows)
+        present = [row[cell] for row in self._rows if row[0]]
+        return max(present) if family.kind == "fact" else sum(present)
 
     def decided(self, decision: Decision, *, refused: bool) -> None:
         """Count a request by what became of it at the limiter."""

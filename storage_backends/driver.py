@@ -62,7 +62,8 @@ def unavailable() -> LearnFlowError:
 
 
 class DriverTransaction(Protocol):
-    """One transaction of one database. Its exceptions: `RefusedError`, and `LearnFlowError(service_unavailable)`."""
+    """One transaction of one database. Its exceptions: `RefusedError`, and `LearnFlowError(service_unavailable)`;
+    RuntimeError when work that was given to `Driver.read` writes, and when it is used after its work has ended."""
 
     matches: str
     """An SQL condition on `courses` with `{0}` for the parameter that holds what `match` answered."""
@@ -105,7 +106,11 @@ Work = Callable[[DriverTransaction], Awaitable[T]]
 
 
 class Driver(Protocol):
-    """A database that is open; the promises of `learnflow_core.ports.Storage`, one level lower."""
+    """A database that is open; the promises of `learnflow_core.ports.Storage`, one level lower.
+
+    Work that awaits anything but its transaction ends in RuntimeError and is undone, on every database: it would not
+    work on those where it runs on a thread. A driver that is closed is `unavailable`, and may be closed again.
+    """
 
     @property
     def connections(self) -> Callable[[], Connections] | None:

@@ -1,8 +1,8 @@
 """Migrations: forward only, each in one transaction, each the same file for ever.
 
 A migration is a file of SQL that both databases read (`0001_foundation.sql`, in PostgreSQL's words), and where needed
-one of the same number for a single database (`0001_foundation.sqlite.sql`). The database remembers which it had, with
-a digest of what they said.
+one of the same number for a single database (`0001_foundation.sqlite.sql`); a backend that is not of this package has
+those in a folder of its own. The database remembers which it had, with a digest of what they said.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Protocol
+from importlib.resources.abc import Traversable
+from typing import Final, Protocol
 
 from storage_backends.driver import Row, UnusableDatabaseError, Value
 
@@ -57,14 +58,20 @@ class Migration:
         return hashlib.sha256(f"{self.common}\0{self.own}".encode()).hexdigest()
 
 
-def known(dialect: str) -> list[Migration]:
-    """Every migration of this program, in order."""
-    folder = files("storage_backends") / "migrations"
-    texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".sql")}
-    names = sorted(name.removesuffix(".sql") for name in texts if name.count(".") == 1)
+_OURS: Final = files("storage_backends") / "migrations"
+
+
+def known(dialect: str, folder: Traversable = _OURS) -> list[Migration]:
+    """Every migration of this program, in order, with what `folder` has for this dialect alone."""
+    common, own = _texts(_OURS), _texts(folder)
+    names = sorted(name.removesuffix(".sql") for name in common if name.count(".") == 1)
     return [
-        Migration(int(name[:4]), name, texts[f"{name}.sql"], texts.get(f"{name}.{dialect}.sql", "")) for name in names
+        Migration(int(name[:4]), name, common[f"{name}.sql"], own.get(f"{name}.{dialect}.sql", "")) for name in names
     ]
+
+
+def _texts(folder: Traversable) -> dict[str, str]:
+    return {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.name.endswith(".sql")}
 
 
 async def upgrade(session: Session, migrations: Sequence[Migration]) -> list[str]:

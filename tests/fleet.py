@@ -108,13 +108,7 @@ class Connection:
         self._http.connect()
 
     def get(self, path: str = "/v1/account") -> http.client.HTTPResponse:
-        return self._ask("GET", path)
-
-    def post(self, path: str, body: Any) -> http.client.HTTPResponse:
-        return self._ask("POST", path, json.dumps(body))
-
-    def _ask(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-        self._http.request(method, path, body, headers=self._headers)
+        self._http.request("GET", path, headers=self._headers)
         reply = self._http.getresponse()
         reply.read()
         return reply

@@ -33,8 +33,9 @@ _ROOM: Final = 1 << 30
 _SUPERVISED: Final = '"$@" >server.log 2>&1 & echo $!; read _; { kill -QUIT $!; kill -CONT $!; } 2>&-; wait'
 
 
-def postgres_programs() -> Path:
-    """The folder of PostgreSQL's programs: LEARNFLOW_TEST_POSTGRES, pg_config's or the path's, or Debian's newest."""
+def found_programs() -> Path | None:
+    """The folder of PostgreSQL's programs, where there is one: LEARNFLOW_TEST_POSTGRES, pg_config's or the path's, or
+    Debian's newest."""
     if named := os.environ.get("LEARNFLOW_TEST_POSTGRES"):
         return Path(named)
     if config := shutil.which("pg_config"):
@@ -44,20 +45,26 @@ def postgres_programs() -> Path:
     if initdb := shutil.which("initdb"):
         return Path(initdb).resolve().parent
     found = [program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    if not found:
-        _missing("A PostgreSQL server")
-    return max(found, key=lambda folder: int(folder.parent.name))
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
+
+
+def postgres_programs() -> Path:
+    """The same, where there has to be one."""
+    return found_programs() or _missing("A PostgreSQL server")
 
 
 class Postgres:
     """A server of one's own, which listens at a Unix socket. `settings` are of the form `name=value`.
 
     Unless `durable`, it does not wait for the disk: a crash of the machine, which no test makes, could lose something.
+    Everything is gone with it, unless `kept` names a folder: there the databases are, and are found again.
     """
 
-    def __init__(self, *settings: str, durable: bool = False) -> None:
+    def __init__(self, *settings: str, durable: bool = False, kept: Path | None = None) -> None:
         # A short path, since a socket's has some 100 characters.
         self.folder = Path(mkdtemp(prefix="learnflow-pg-", dir=None if durable else _in_memory()))
+        self._data = (kept or self.folder) / "data"
+        self._kept = kept is not None
         self.programs = postgres_programs()
         self._settings = (*_ALWAYS, *(() if durable else _QUICK), *settings)
         self._supervisor: subprocess.Popen[str] | None = None
@@ -78,7 +85,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = [str(self.programs / "postgres"), "-D", "data", "-k", str(self.folder), "-h", ""]
+        words = [str(self.programs / "postgres"), "-D", str(self._data), "-k", str(self.folder), "-h", ""]
         words += [word for setting in self._settings for word in ("-c", setting)]
         shell = ["sh", "-c", _SUPERVISED, "sh", *words]
         self._supervisor = subprocess.Popen(
@@ -151,7 +158,7 @@ class Postgres:
 
     def close(self) -> None:
         with suppress(ProcessLookupError):
-            self.stop()
+            self.stop(signal.SIGINT if self._kept else signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -164,8 +171,11 @@ class Postgres:
 
     def _make(self) -> None:
         if who := self._as_somebody():
-            os.chown(self.folder, who["user"], who["group"])
-        words = ["-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+            for folder in (self.folder, self._data.parent):
+                os.chown(folder, who["user"], who["group"])
+        if self._data.exists():
+            return
+        words = ["-D", str(self._data), "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
         subprocess.run(
             [self.programs / "initdb", *words], cwd=self.folder, check=True, capture_output=True, **self._as_somebody()
         )

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks import limiter, valkey_server
 from benchmarks.limiter import goals, run, worker
-from benchmarks.limiter.goals import Goal, judged
 from benchmarks.limiter.groups import (
     FIRST_CALLS,
     IN_TASKS,
@@ -26,12 +25,13 @@ from benchmarks.limiter.groups import (
 from benchmarks.limiter.names import EMPTY, PURE
 from benchmarks.limiter.ours import ALLOWED, PLANS
 from benchmarks.limiter.peers import PEERS
-from benchmarks.limiter.plots import can_draw, draw
+from benchmarks.limiter.plots import draw
 from benchmarks.limiter.sampling import Worker
 from benchmarks.limiter.subjects import OURS, SUBJECTS, THEIRS, Subject
 from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Usage, compiled
 from benchmarks.limiter.valkey import LEASED_KEYS
 from benchmarks.limiter.worker import Ask, Bench, Order
+from benchmarks.plots import can_draw
 from learnflow_core.limiter import Quota
 from learnflow_core.limiter.quota import SECOND_NS
 from tests.conftest import missing
@@ -171,23 +171,6 @@ def test_the_same_figures_make_the_same_plots(report: dict[str, Any], tmp_path: 
     first, second = (draw(report["results"], tmp_path / folder) for folder in ("first", "second"))
     assert [path.stem for path in first] == ["one-key", "threads", "valkey"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
-def test_a_goal_is_met_missed_or_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        goals,
-        "GOALS",
-        (
-            Goal("fast", 2, "x", lambda results: results["group"]["row"]["figure"]),
-            Goal("small", 2, "B", lambda results: results["group"]["row"]["figure"], at_least=False),
-            Goal("elsewhere", 2, "x", lambda results: results["another"]["row"]["figure"]),
-        ),
-    )
-    assert judged({"group": {"row": {"figure": 3.0}}}) == [
-        {"goal": "fast", "asked": "≥ 2 x", "found": 3.0, "met": True},
-        {"goal": "small", "asked": "≤ 2 B", "found": 3.0, "met": False},
-        {"goal": "elsewhere", "asked": "≥ 2 x", "found": None, "met": None},
-    ]
 
 
 def test_a_row_is_named_by_its_limiter_and_its_way() -> None:

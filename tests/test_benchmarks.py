@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.goals import Goal, judged
 from benchmarks.measure import interleaved, options, print_table, summary, write_report
 from tests.limiting import ROOT
 
@@ -77,3 +78,16 @@ def test_fewer_than_five_rounds_are_refused(capsys: pytest.CaptureFixture[str]) 
 def test_a_table_lines_up(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("case", "ns"), [("a", "1,000"), ("longer", "2")])
     assert capsys.readouterr().out == "case       ns\n------  -----\na       1,000\nlonger      2\n\n"
+
+
+def test_a_goal_is_met_missed_or_not_measured() -> None:
+    goals = (
+        Goal("fast", 2, "x", lambda results: results["group"]["row"]["figure"]),
+        Goal("small", 2, "B", lambda results: results["group"]["row"]["figure"], at_least=False),
+        Goal("elsewhere", 2, "x", lambda results: results["another"]["row"]["figure"]),
+    )
+    assert judged(goals, {"group": {"row": {"figure": 3.0}}}) == [
+        {"goal": "fast", "asked": "≥ 2 x", "found": 3.0, "met": True},
+        {"goal": "small", "asked": "≤ 2 B", "found": 3.0, "met": False},
+        {"goal": "elsewhere", "asked": "≥ 2 x", "found": None, "met": None},
+    ]

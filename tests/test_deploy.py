@@ -9,8 +9,10 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,40 +67,49 @@ class Front(NamedTuple):
         return reply
 
 
+@contextmanager
+def nginx(folder: Path, *addresses: str) -> Iterator[int]:
+    """nginx by our file, but for its addresses and its certificate, before these servers; the port where it is."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin")
+    openssl = shutil.which("openssl")
+    if program is None or openssl is None:
+        missing("nginx or openssl")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=api.example.com -keyout key.pem -out certificate.pem"
+    subprocess.run([openssl, *words.split()], cwd=folder, check=True, capture_output=True)
+    port = free_port()
+    upstreams = [f"server {address.removeprefix('http://')} fail_timeout=1s;" for address in addresses]
+    ours = (ROOT / "deploy/nginx.conf").read_text("utf-8")
+    for theirs, here in (
+        ("    server learnflow:8000 fail_timeout=1s;", "\n".join(upstreams)),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        ("/etc/ssl/api.example.com.pem", f"{folder}/certificate.pem"),
+        ("/etc/ssl/api.example.com.key", f"{folder}/key.pem"),
+    ):
+        assert theirs in ours
+        ours = ours.replace(theirs, here)
+    whole = f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ access_log off;\n{ours}}}"
+    (folder / "nginx.conf").write_text(whole)
+    process = subprocess.Popen([program, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: process.poll() is not None or can_connect(port))
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def serve(folder: Path, port: int = 0) -> list[str]:
+    """A server with two workers that trusts the proxy."""
+    options = f"--log-format json --trusted-proxies 127.0.0.1 --database sqlite:///{folder}/db"
+    return [*COMMAND, *f"serve --port {port} --workers 2 {options}".split()]
+
+
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """nginx by our file, but for its addresses and its certificate, before a server with two workers."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin")
-    if program is None or shutil.which("openssl") is None:
-        missing("nginx or openssl")
     folder = tmp_path_factory.mktemp("nginx")
-    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=api.example.com -keyout key.pem -out certificate.pem"
-    command = ["openssl", *words.split()]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    serve = f"serve --port 0 --workers 2 --log-format json --trusted-proxies 127.0.0.1 --database sqlite:///{folder}/db"
-    port = free_port()
-    with running(*COMMAND, *serve.split()) as fleet:
-        ours = (ROOT / "deploy/nginx.conf").read_text("utf-8")
-        for theirs, here in (
-            ("server learnflow:8000;", f"server {fleet.address.removeprefix('http://')};"),
-            ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
-            ("/etc/ssl/api.example.com.pem", f"{folder}/certificate.pem"),
-            ("/etc/ssl/api.example.com.key", f"{folder}/key.pem"),
-        ):
-            assert theirs in ours
-            ours = ours.replace(theirs, here)
-        whole = (
-            f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ access_log off;\n{ours}}}"
-        )
-        (folder / "nginx.conf").write_text(whole)
-        nginx = subprocess.Popen([program, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE)
-        try:
-            wait_until(lambda: nginx.poll() is not None or can_connect(port))
-            assert nginx.poll() is None, nginx.stderr.read() if nginx.stderr else ""
-            yield Front(fleet, port)
-        finally:
-            nginx.send_signal(signal.SIGTERM)
-            nginx.communicate(timeout=20)
+    with running(*serve(folder)) as fleet, nginx(folder, fleet.address) as port:
+        yield Front(fleet, port)
 
 
 def can_connect(port: int) -> bool:
@@ -127,3 +138,39 @@ def test_a_body_that_is_too_large_is_refused_in_the_servers_own_words(front: Fro
 def test_the_clients_request_id_is_the_one_that_nginx_logs(front: Front) -> None:
     front.ask("GET", "/v1/categories")
     assert all(len(record["client_request_id"]) == 32 for record in front.fleet.said("request"))
+
+
+def test_servers_are_replaced_one_after_the_other_and_the_proxys_clients_do_not_notice(tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+    with ExitStack() as stack:
+        fleets = [stack.enter_context(running(*serve(tmp_path, port))) for port in ports]
+        front = Front(fleets[0], stack.enter_context(nginx(tmp_path, *(fleet.address for fleet in fleets))))
+
+        def ask() -> None:
+            while not over.is_set():
+                statuses[front.ask("GET", "/v1/courses").status] += 1
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for fleet, port in zip(fleets, ports, strict=True):
+            wait_until(lambda fleet=fleet: len(fleet.said("request")) >= 5)  # type: ignore[misc]
+            fleet.process.terminate()
+            assert fleet.status() == 0
+            successor = stack.enter_context(running(*serve(tmp_path, port)))
+            wait_until(lambda successor=successor: is_ready(successor.address))  # type: ignore[misc]
+            wait_until(lambda successor=successor: len(successor.said("request")) >= 5)  # type: ignore[misc]
+        over.set()
+        for client in clients:
+            client.join()
+    assert set(statuses) <= {200, 429}
+    assert statuses[200] > 0
+
+
+def is_ready(address: str) -> bool:
+    with suppress(OSError), closing(http.client.HTTPConnection(address.removeprefix("http://"), timeout=5)) as probe:
+        probe.request("GET", "/readyz")
+        return probe.getresponse().status == 200
+    return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from learnflow_http.cli import columns, learnflow
 from learnflow_http.cli.importing import BATCH
 from learnflow_http.cli.tables import Row, open_text, read_table
 from tests.conftest import missing
+from tests.postgres import Postgres
 
 CATALOGUE = Path(__file__).resolve().parents[2] / "shared" / "data" / "udemy_courses.csv"
 
@@ -22,9 +25,9 @@ HEADER = "course_id,course_title,subject,price\n"
 class Shop:
     """A database with one account, and the command line that works on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str) -> None:
         self.folder = folder
-        self.environ = {"LEARNFLOW_DATABASE": f"sqlite:///{folder}/shop.db"}
+        self.environ = {"LEARNFLOW_DATABASE": database}
         self.account = self.run("accounts", "create", "--name", "Acme", "--plan", "starter").stdout.strip()
 
     def run(self, *arguments: str) -> Result:
@@ -41,14 +44,25 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    return Shop(tmp_path)
+def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """A shop on SQLite, or on what the test's parameter says."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield Shop(tmp_path, f"sqlite:///{tmp_path}/shop.db")
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = asyncio.run(server.make())
+    yield Shop(tmp_path, server.url(name))
+    asyncio.run(server.drop(name))
+
+
+on_both = pytest.mark.parametrize("shop", ["sqlite", "postgres"], indirect=True)
 
 
 def rows(count: int) -> str:
     return HEADER + "".join(f"{number},Course {number},Cooking,9.5\n" for number in range(count))
 
 
+@on_both
 def test_an_import_can_be_repeated_and_changes_what_differs_only(shop: Shop) -> None:
     assert shop.counts(shop.take(rows(3))) == (3, 3, 0, 0, 0)
     assert shop.counts(shop.take(rows(3))) == (3, 0, 0, 3, 0)
@@ -68,6 +82,7 @@ def test_when_a_course_was_made_counts_when_it_is_added_and_never_later(shop: Sh
     assert shop.counts(shop.take(content.replace("2017", "2018"))) == (1, 0, 0, 1, 0)
 
 
+@on_both
 def test_a_dry_run_tells_what_would_happen_and_changes_nothing(shop: Shop) -> None:
     assert shop.counts(shop.take(rows(3), "--dry-run")) == (3, 3, 0, 0, 0)
     assert shop.counts(shop.take(rows(3))) == (3, 3, 0, 0, 0)
@@ -217,6 +232,7 @@ def catalogue() -> Path:
     return CATALOGUE
 
 
+@on_both
 def test_the_real_catalogue_is_imported_whole_and_its_duplicates_reported(shop: Shop, catalogue: Path) -> None:
     result = shop.run("import", "courses", str(catalogue))
     assert shop.counts(result) == (3_678, 3_672, 0, 0, 6)

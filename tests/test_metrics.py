@@ -324,6 +324,21 @@ def test_a_gauge_is_the_sum_and_a_fact_the_greatest_and_a_new_worker_begins_at_n
     assert (of(found, "held"), of(found, "seen")) == (5, 3)
 
 
+def test_of_a_worker_that_has_left_the_counts_stay_and_what_was_told_of_its_process_goes() -> None:
+    metrics = Metrics(2)
+    gauge, fact = metrics.family("gauge", "learnflow_held", "Held."), metrics.family("fact", "learnflow_seen", "Seen.")
+    counter = metrics.family("counter", "learnflow_things", "Things.").series()
+    for number in (0, 1):
+        metrics.be_worker(number)
+        gauge.series().put(5)
+        fact.series().put(3 + number)
+        counter.add()
+    metrics.end()
+    found = parsed(metrics_page.page(metrics).decode())
+    assert (of(found, "held"), of(found, "seen"), of(found, "things_total")) == (5, 3, 2)
+    assert [number for number, _ in metrics.workers()] == [0]
+
+
 def test_a_server_with_every_series_has_room_for_twice_as_many(world: World) -> None:
     world.services.metrics.allocate(world.services.metrics._used)
 

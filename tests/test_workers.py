@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2 as httpx
 import pytest
 
 from tests.fleet import Connection, Load, running, workers
@@ -19,8 +20,8 @@ from tests.limiting import ROOT
 from tests.terminal import COMMAND, Operator, finished, wait_until
 
 STARTER = 30
+KNOTS = {"title": "Knots", "category": "sailing", "price": {"amount": 5, "currency": "USD"}, "status": "published"}
 REFILL_S = 2
-PRICE = {"amount": 1, "currency": "USD"}
 
 
 @pytest.fixture
@@ -90,6 +91,38 @@ def test_a_killed_worker_is_replaced_and_takes_only_its_own_connections_along(sc
     assert STARTER - limited.lost <= limited.statuses[200] <= STARTER + flowed_in
 
 
+@pytest.mark.parametrize("whom", ["supervisor", "everyone"])
+def test_workers_are_renewed_under_load_without_losing_a_request_or_a_bucket(school: Operator, whom: str) -> None:
+    busy, starter = school.told("keys", "create", "--account", account_id(school)).strip(), key_of_a_starter(school)
+    with workers(2, "--database", school.url) as fleet:
+        load, limited = Load(fleet.address, busy), Load(fleet.address, starter, clients=1)
+        for renewals in (1, 2, 3):
+            wait_until(lambda: load.answered >= 300 and len(fleet.worker_pids()) == 2 * renewals)  # noqa: B023
+            kill = os.kill if whom == "supervisor" else os.killpg
+            kill(fleet.process.pid, signal.SIGHUP)
+            wait_until(lambda: len(fleet.said("the workers are renewed")) == renewals)  # noqa: B023
+        wait_until(lambda: len(fleet.worker_pids()) == 8)
+        load.stop()
+        limited.stop()
+        flowed_in = int((time.monotonic() - limited.began) / REFILL_S)
+        assert sum(is_alive(pid) for pid in fleet.worker_pids()) == 2
+        os.kill(fleet.process.pid, signal.SIGTERM)
+        assert fleet.status() == 0
+    assert (load.lost, limited.lost) == (0, 0)
+    assert set(load.statuses) == {200}
+    assert load.told_to_close >= 1
+    assert STARTER <= limited.statuses[200] <= STARTER + flowed_in
+    assert {record["level"] for record in fleet.records} == {"info"}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def account_id(school: Operator) -> str:
     accounts = school.json("accounts", "list")["data"]
     return str(next(account["id"] for account in accounts if account["name"] == "Acme"))
@@ -131,24 +164,27 @@ def test_a_revoked_key_and_a_changed_plan_are_seen_by_every_worker_within_a_seco
             connection.close()
 
 
-def test_a_change_of_the_catalogue_is_seen_at_once_where_it_was_made_and_by_every_worker_within_a_second(
-    school: Operator,
-) -> None:
+def test_a_changed_course_is_seen_by_every_worker_within_a_second(school: Operator) -> None:
     key = school.told("keys", "create").strip()
-    with workers(2, "--database", school.url) as fleet:
-        connections = [Connection(fleet.address, key)]
-        before = connections[0].get("/v1/courses").headers["ETag"]
+    with workers(2, "--database", school.url) as fleet, httpx.Client(headers={"Authorization": f"Bearer {key}"}) as api:
+        made = api.post(f"{fleet.address}/v1/courses", json=KNOTS)
+        assert made.status_code == 201, made.text
+        course = f"/v1/courses/{made.json()['id']}"
+        lists = ("/v1/courses", "/v1/courses?search=knots", course)
+        connections: list[Connection] = []
         while len(fleet.worker_pids()) < 2 or len(connections) < 16:
             connections.append(Connection(fleet.address, key))
-            connections[-1].get("/v1/courses")
-        assert {connection.get("/v1/courses").headers["ETag"] for connection in connections} == {before}
-        made = connections[0].post("/v1/courses", {"title": "New", "category": "new", "price": PRICE})
-        assert made.status == 201
-        after = connections[0].get("/v1/courses").headers["ETag"]
-        assert after != before
-        wait_until(
-            lambda: {connection.get("/v1/courses").headers["ETag"] for connection in connections} == {after}, seconds=1
-        )
+            assert {connections[-1].get(path).status for path in lists} == {200}
+        for path in lists:
+            before = connections[0].get(path).headers["ETag"]
+            title = f"Knots and {before[-4:-1]}"
+            assert api.patch(fleet.address + course, json={"title": title}).status_code == 200
+
+            def all_know(path: str = path, before: str | None = before) -> bool:
+                told = {connection.get(path).headers["ETag"] for connection in connections}
+                return len(told) == 1 and before not in told
+
+            wait_until(all_know, seconds=1)
         for connection in connections:
             connection.close()
 
@@ -264,6 +300,52 @@ def test_the_supervisor_gives_up_when_workers_served_once_and_cannot_start_any_m
     assert done.returncode == 1
     assert done.stderr.endswith("A worker ended with status 4 before it served.\n")
     assert len(list(tmp_path.iterdir())) <= 8
+
+
+COUNTED = "Path('{0}/' + str(os.getpid())).touch(); started = len(os.listdir('{0}')); "
+
+
+def test_workers_go_on_while_those_that_would_renew_them_cannot_start(tmp_path: Path) -> None:
+    broken = "serve(link) if started <= 2 or Path('{0}.mended').exists() else os._exit(3)"
+    with running(*supervised((COUNTED + broken).format(tmp_path))) as fleet:
+        assert fleet.address
+        before = started(tmp_path)
+        os.kill(fleet.process.pid, signal.SIGHUP)
+        wait_until(lambda: len(fleet.said("a worker ended, and is replaced")) >= 3)
+        assert all(map(is_alive, before))
+        Path(f"{tmp_path}.mended").touch()
+        wait_until(lambda: bool(fleet.said("the workers are renewed")))
+        assert not any(map(is_alive, before))
+        assert sum(map(is_alive, started(tmp_path))) == 2
+
+
+def test_who_ends_before_its_turn_to_leave_is_replaced_and_none_is_too_many(tmp_path: Path) -> None:
+    slow = "time.sleep(0.5) if started == 3 else None; serve(link)"
+    with running(*supervised(("import time; " + COUNTED + slow).format(tmp_path))) as fleet:
+        assert fleet.address
+        before = started(tmp_path)
+        os.kill(fleet.process.pid, signal.SIGHUP)
+        wait_until(lambda: len(started(tmp_path)) == 3)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: bool(fleet.said("the workers are renewed")))
+        assert sum(map(is_alive, started(tmp_path))) == 2
+
+
+def test_who_does_not_leave_in_time_is_killed(tmp_path: Path) -> None:
+    impatient = "supervisor._OVERTIME_S = -59.9"
+    stubborn = "link.serves(); signal.signal(signal.SIGUSR1, signal.SIG_IGN); signal.pause()"
+    with running(*supervised((COUNTED + stubborn).format(tmp_path), first=impatient)) as fleet:
+        assert fleet.address
+        before = started(tmp_path)
+        os.kill(fleet.process.pid, signal.SIGHUP)
+        wait_until(lambda: bool(fleet.said("the workers are renewed")))
+        assert {record["worker"] for record in fleet.said("a worker did not leave in time and is killed")} == before
+
+
+def started(folder: Path) -> set[int]:
+    """The workers that noted that they began."""
+    return {int(path.name) for path in folder.iterdir()}
 
 
 def test_a_second_signal_ends_supervisor_and_workers_at_once() -> None:

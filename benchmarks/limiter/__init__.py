@@ -14,16 +14,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import valkey_server
+from benchmarks.goals import judged, print_goals
 from benchmarks.limiter import groups, valkey
-from benchmarks.limiter.goals import judged
+from benchmarks.limiter.goals import GOALS
 from benchmarks.limiter.groups import Group, Settings
 from benchmarks.limiter.imports import measured_imports
 from benchmarks.limiter.ours import MAX_KEYS
 from benchmarks.limiter.peers import PEERS
-from benchmarks.limiter.plots import can_draw, draw
+from benchmarks.limiter.plots import draw
 from benchmarks.limiter.sampling import Row, measured
-from benchmarks.limiter.tables import print_goals, print_group
+from benchmarks.limiter.tables import print_group
 from benchmarks.measure import options, print_table, write_report
+from benchmarks.plots import can_draw
 
 PARTS: Mapping[str, Callable[[Settings], Iterator[Group]]] = {
     "keys": groups.with_keys,
@@ -47,7 +49,7 @@ def run(argv: list[str]) -> int:
     results = {
         group.title: _group(group, settings) for part in PARTS if part in given.only for group in PARTS[part](settings)
     }
-    goals = judged(results)
+    goals = judged(GOALS, results)
     print_goals(goals)
     report = {
         "versions": _versions(),

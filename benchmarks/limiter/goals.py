@@ -1,10 +1,10 @@
-"""The goals: what each asks for, as a ratio within one run wherever it can be one, and what the run measured."""
+"""The goals of the limiter, as ratios within one run wherever they can be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
+from benchmarks.goals import Goal, Results, median, times
 from benchmarks.limiter.groups import (
     IN_TASKS,
     ONE_AT_A_TIME,
@@ -16,6 +16,7 @@ from benchmarks.limiter.groups import (
 )
 from benchmarks.limiter.names import (
     ACCELERATED,
+    BETWEEN_PROCESSES,
     EMPTY,
     LEASED,
     PURE,
@@ -29,31 +30,11 @@ from benchmarks.limiter.names import (
 )
 from benchmarks.limiter.ours import ALLOWED, MAX_KEYS
 from benchmarks.limiter.peers import PEERS
-from benchmarks.limiter.sampling import Row, median, times
 from benchmarks.limiter.usage import BATCHES, FIGURES, PIPELINED
 
-Results = Mapping[str, Mapping[str, Row]]
 ONE_KEY, MILLION = title_of(1, ALLOWED), title_of(MAX_KEYS, ALLOWED)
 CORE, THROTTLED = row_of(SCRIPT, PIPELINED), without_a_loop("throttled-py")
 LARGEST_BATCH = max(BATCHES, key=lambda way: BATCHES[way])
-
-
-class Goal(NamedTuple):
-    """One goal: about what, the figure it asks for, and how it is found; a KeyError says that it was not measured."""
-
-    about: str
-    target: float
-    unit: str
-    found: Callable[[Results], float]
-    at_least: bool = True
-
-    def met(self, figure: float) -> bool:
-        """Whether a figure is as good as the goal, or better."""
-        return figure >= self.target if self.at_least else figure <= self.target
-
-    def asked(self) -> str:
-        """The target as text."""
-        return f"{'≥' if self.at_least else '≤'} {self.target:g} {self.unit}".strip()
 
 
 def faster(group: str, row: str, than: str, clock: str = "cpu_ns") -> Callable[[Results], float]:
@@ -125,19 +106,11 @@ GOALS = (
         microseconds(REPLIES, in_the_server(ACCELERATED)),
         at_least=False,
     ),
+    Goal(
+        "limit of an HTTP reply, between the processes of a machine",
+        25,
+        "µs",
+        microseconds(REPLIES, in_the_server(BETWEEN_PROCESSES)),
+        at_least=False,
+    ),
 )
-
-
-def judged(results: Results) -> list[dict[str, Any]]:
-    """Each goal with what was found, and whether that meets it; both None where it was not measured."""
-    return [
-        {"goal": goal.about, "asked": goal.asked(), "found": found, "met": None if found is None else goal.met(found)}
-        for goal, found in ((goal, _found(goal, results)) for goal in GOALS)
-    ]
-
-
-def _found(goal: Goal, results: Results) -> float | None:
-    try:
-        return goal.found(results)
-    except KeyError:
-        return None

@@ -2,6 +2,7 @@
 
 PURE, ACCELERATED = "learnflow pure", "learnflow accelerated"
 EMPTY, LOOK_UP = "an empty call", "dict.get + clock"
+BETWEEN_PROCESSES = "learnflow between processes"
 PING, SCRIPT = "PING, raw", "the same script, raw"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from time import monotonic_ns, time_ns
+from typing import Any
 
 from benchmarks.limiter.names import ACCELERATED, PURE
 from benchmarks.limiter.usage import BATCHES, FIGURES, HIT, Plan, Usage
@@ -46,7 +47,7 @@ def ours(make: Callable[..., MemoryLimiter], plan: Plan) -> Usage:
     return Usage(ways, {"hit": limiter.hit, "hit_many": limiter.hit_many, "plan": plan})
 
 
-def served(make: Callable[..., MemoryLimiter], plan: Plan) -> Usage:
+def served(make: Callable[..., Any], plan: Plan) -> Usage:
     """What the HTTP server does for a request: it awaits the decision, and encodes all its header fields."""
     hit = "allowed = await hit(key, plan)"
     fields = '[(name.lower().encode("ascii"), value.encode("ascii")) for name, value in headers(allowed, time_ns())]'

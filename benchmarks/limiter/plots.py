@@ -1,45 +1,22 @@
-"""The tables as pictures, where matplotlib is installed: SVG, the same bytes for the same figures."""
+"""The tables of the limiter as pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.limiter.goals import MILLION, ONE_KEY, Results
+from benchmarks.goals import Results
+from benchmarks.limiter.goals import MILLION, ONE_KEY
 from benchmarks.limiter.groups import IN_TASKS, THREADED, THREADS, row_of_threads
 from benchmarks.limiter.sampling import Row, a_second
 from benchmarks.limiter.subjects import FLOORS, THEIRS
-
-OURS, FLOOR, PEER = "#c2410c", "#9ca3af", "#1d4ed8"
-STYLE = {
-    "svg.hashsalt": "learnflow",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is here."""
-    return find_spec("matplotlib") is not None
+from benchmarks.plots import FLOOR, OURS, PEER, pyplot, written
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
     """Draw what the run has measured, and say which files that made."""
-    matplotlib = import_module("matplotlib")
-    matplotlib.use("svg")
-    matplotlib.rcParams.update(STYLE)
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for name, figure in _figures(results):
-        path = folder / f"{name}.svg"
-        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-        drawn.append(path)
-    return drawn
+    return written(_figures(results), folder)
 
 
 def _figures(results: Results) -> Iterator[tuple[str, Any]]:
@@ -57,7 +34,7 @@ def _speeds(title: str, rows: Mapping[str, Row], clock: str, *, with_bytes: bool
     """A bar for each row, the fastest on top; with another for its memory where that is asked for."""
     names = sorted(rows, key=lambda name: a_second(rows[name], clock))
     panels = 2 if with_bytes else 1
-    figure, axes = import_module("matplotlib.pyplot").subplots(
+    figure, axes = pyplot().subplots(
         ncols=panels, figsize=(8 + 2 * with_bytes, 0.6 + 0.24 * len(names)), sharey=True, squeeze=False
     )
     speed, *memory = axes[0]
@@ -79,7 +56,7 @@ def _speeds(title: str, rows: Mapping[str, Row], clock: str, *, with_bytes: bool
 
 def _lines(rows: Mapping[str, Row]) -> Any:
     """A line for each limiter: what so many threads get done together."""
-    figure, axes = import_module("matplotlib.pyplot").subplots(figsize=(8, 4))
+    figure, axes = pyplot().subplots(figsize=(8, 4))
     limiters = dict.fromkeys(name.rpartition(", ")[0] for name in rows)
     for limiter in limiters:
         done = [a_second(rows[row_of_threads(limiter, count)], "wall_ns") for count in THREADS]

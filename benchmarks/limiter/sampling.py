@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from benchmarks.goals import median
 from benchmarks.limiter.worker import Ask, Order
 from benchmarks.measure import interleaved, summary
 from benchmarks.processes import ROOT
@@ -92,20 +92,6 @@ def _row(case: Case, filled: Mapping[str, Any], samples: Sequence[Mapping[str, A
         if of_each := [sample[figure] for sample in samples if figure in sample]:
             row[figure] = summary(of_each)
     return row
-
-
-def median(row: Row, figure: str) -> float:
-    """The median of one of a row's figures."""
-    return float(row[figure]["median"])
-
-
-def times(row: Row, other: Row, figure: str) -> float:
-    """How many times as much one row takes as another: the median of the ratios within each round.
-
-    The samples of a round are taken close to each other, so that a machine that is slower for a while does not count.
-    """
-    pairs = zip(row[figure]["samples"], other[figure]["samples"], strict=True)
-    return float(statistics.median(mine / theirs for mine, theirs in pairs))
 
 
 def a_second(row: Row, clock: str) -> float:

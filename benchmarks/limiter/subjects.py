@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from benchmarks.limiter.names import EMPTY, LOOK_UP, in_the_server
+from benchmarks.limiter.names import BETWEEN_PROCESSES, EMPTY, LOOK_UP, in_the_server
 from benchmarks.limiter.ours import empty, implementations, look_up, ours, served
 from benchmarks.limiter.peers import PEERS
 from benchmarks.limiter.usage import FIGURES, HIT, Usage
+from storage_backends.shared_memory import SharedMemoryLimiter
 
 
 class Subject(NamedTuple):
@@ -24,7 +25,8 @@ class Subject(NamedTuple):
 
 FLOORS = {EMPTY: Subject(empty, (HIT,)), LOOK_UP: Subject(look_up, (HIT,))}
 OURS = {name: Subject(partial(ours, make), (HIT, FIGURES)) for name, make in implementations().items()}
-SERVING = {in_the_server(name): Subject(partial(served, make), (HIT,)) for name, make in implementations().items()}
+_IN_THE_SERVER: dict[str, Callable[..., Any]] = {**implementations(), BETWEEN_PROCESSES: SharedMemoryLimiter}
+SERVING = {in_the_server(name): Subject(partial(served, make), (HIT,)) for name, make in _IN_THE_SERVER.items()}
 THEIRS = {
     name: Subject(peer.usage, peer.ways, peer.quotas, peer.in_threads)
     for name, peer in PEERS.items()

@@ -1,13 +1,13 @@
-"""What a run prints: a table for each group, and the goals."""
+"""What a run prints: a table for each group."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from benchmarks.goals import median, times
 from benchmarks.limiter.groups import Group
 from benchmarks.limiter.names import ACCELERATED, EMPTY, LOOK_UP, PING, PURE, SCRIPT, SHARED, SHARED_ASYNC
-from benchmarks.limiter.sampling import Row, median, times
+from benchmarks.limiter.sampling import Row
 from benchmarks.measure import print_table
 
 BESIDE = {
@@ -39,14 +39,3 @@ def _cells(
     grown = [f"{row['bytes_a_key']:.0f}"] if with_bytes else []
     ratios = [f"{times(row, rows[other], group.clock):.2f}x" for other in beside]
     return [name, f"{1e9 / took:,.0f}", f"{took:,.0f}", *latencies, *grown, *ratios]
-
-
-def print_goals(goals: Iterable[Mapping[str, Any]]) -> None:
-    """Every goal with what was measured."""
-    print_table(("goal", "asked", "found", ""), [_goal(goal) for goal in goals])
-
-
-def _goal(goal: Mapping[str, Any]) -> list[str]:
-    if goal["found"] is None:
-        return [goal["goal"], goal["asked"], "not measured", ""]
-    return [goal["goal"], goal["asked"], f"{goal['found']:.3g}", "met" if goal["met"] else "missed"]

@@ -174,7 +174,7 @@ def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[s
     The limiter is the one that they share by memory; one behind a network is each worker's own.
     """
     addresses = [server.url(each) for each in sockets]
-    metrics = Metrics(settings.workers)
+    metrics = Metrics(settings.workers + 1)  # one comes before another leaves
 
     def work(link: Link) -> None:
         logs.configure(settings.log_format, settings.log_level, pid=os.getpid())
@@ -182,6 +182,7 @@ def _supervise(settings: Settings, limiter: LocalLimiter | None, sockets: list[s
         app = Application(settings, limiter=limiter, metrics=metrics)
         edge = _edge(settings, app)
         server.serve_at(sockets, app, edge=edge, on_started=lambda _: link.serves(), lifeline=link.lifeline)
+        metrics.end()
 
     tour = apart(lambda: asyncio.run(_tour(settings, addresses[0]))) if demo else ""
     supervisor = Supervisor(work, workers=settings.workers, sockets=sockets, stop_s=Limits().stop_s)

@@ -39,6 +39,8 @@ _SWEEP_S: Final = 0.5
 _DRAIN_POLL_S: Final = 0.02
 _CANCEL_S: Final = 1.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+LEAVE: Final = signal.SIGUSR1
+"""Tells a worker to stop alone, and to leave its sockets to the others that serve there."""
 _SO_ATTACH_FILTER: Final = 26  # of Linux; Python has no name for it
 _NOT_HERE: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _REASONS: Final = {
@@ -78,7 +80,7 @@ def serve_at(
     """`serve` at sockets that listen already, which it closes.
 
     With a `lifeline` it is the worker of a supervisor, who sees to signals: it stops when that descriptor reads as
-    ended, because the supervisor closed its end, or has ended itself.
+    ended, because the supervisor closed its end, or has ended itself; and at LEAVE.
     """
     edge.limits = replace(edge.limits, connections=_allow_connections(edge.limits.connections))
     server = Server(app, edge)
@@ -89,6 +91,7 @@ def serve_at(
                 loop.add_signal_handler(number, _on_signal, loop, server)
         else:
             loop.add_reader(lifeline, _on_end, loop, lifeline, server, os.getppid())
+            loop.add_signal_handler(LEAVE, server.leave)
         runner.run(server.run(sockets, on_started))
 
 
@@ -104,11 +107,12 @@ class Server:
         self._edge = edge
         self._state = ServerState()
         self._stop = asyncio.Event()
+        self._leaves = False
         limits = edge.limits
         self._sweep_s = min(_SWEEP_S, min(limits.head_s, limits.body_s, limits.idle_s, limits.reply_s) / 4)
 
     async def run(self, sockets: list[socket.socket], on_started: Callable[[list[str]], None] | None = None) -> None:
-        """Serve on listening sockets, and close them in the end, until `stop` is called.
+        """Serve on listening sockets, and close them in the end, until `stop` or `leave` is called.
 
         Raises ServeError when the application does not start.
         """
@@ -131,17 +135,23 @@ class Server:
                     await asyncio.wait_for(self._stop.wait(), self._sweep_s)
                 self._sweep()
         finally:
-            if self._stop.is_set():  # not after a failure, which is this process's alone
+            if self._stop.is_set() and not self._leaves:  # nor after a failure, which is this process's alone
                 shut(waiting)
             for listener in listeners:
                 listener.close()
-            for each in waiting:
+            for each in [] if self._leaves else waiting:
                 await _let_in(each, connect)
+            _close(waiting)
             await self._drain()
             await lifespan.shutdown()
 
     def stop(self) -> None:
         """Begin to stop; from another thread, by way of the loop's `call_soon_threadsafe`."""
+        self._stop.set()
+
+    def leave(self) -> None:
+        """Begin to stop, while other processes go on at the same sockets."""
+        self._leaves = True
         self._stop.set()
 
     def _connections(self) -> list[EdgeProtocol]:

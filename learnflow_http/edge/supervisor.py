@@ -19,12 +19,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
-from learnflow_http.edge.server import ServeError, shut
+from learnflow_http.edge.server import LEAVE, ServeError, shut
 
 log = logging.getLogger(__name__)
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
-_HEARD: Final = (*_STOPS, signal.SIGCHLD)
+_HEARD: Final = (*_STOPS, signal.SIGHUP, signal.SIGCHLD)
 _OVERTIME_S: Final = 5.0
 """How much longer than its own limit a worker that is to stop may take, before it is killed."""
 
@@ -37,7 +37,7 @@ MAX_FAILURES: Final = 5
 
 
 class Link(NamedTuple):
-    """What a worker has of its supervisor: its `number`, from 0, which whoever replaces it has too; `lifeline`, a
+    """What a worker has of its supervisor: its `number`, from 0, which no other has at the same time; `lifeline`, a
     descriptor that reads as ended when it is time to stop; and `report`, one to tell it by."""
 
     number: int
@@ -74,11 +74,14 @@ class _Seat:
 class Supervisor:
     """Runs `work` in `workers` processes until it is told to stop, and replaces those that end before.
 
-    `work` serves at the `sockets` until its link's lifeline ends. What it raises as ServeError is the reason told why
-    it did not start. `stop_s` is how long a worker may take to stop.
+    `work` serves at the `sockets` until its link's lifeline ends, or until it is told to LEAVE them to the others. What
+    it raises as ServeError is the reason told why it did not start. `stop_s` is how long a worker may take to stop.
 
-    Workers ignore SIGTERM and SIGINT: Ctrl-C and service managers send these to every process, and who stopped before
-    the others know would leave connections to nobody.
+    At SIGHUP every worker is renewed, one after the other: there is a place more than workers, and whoever starts in it
+    serves before another leaves. A new worker is a copy of the supervisor as all are, with its settings and its code.
+
+    Workers ignore SIGTERM, SIGINT and SIGHUP: Ctrl-C and service managers send these to every process, and who stopped
+    before the others know would leave connections to nobody.
     """
 
     def __init__(
@@ -87,7 +90,11 @@ class Supervisor:
         self._work = work
         self._sockets = sockets
         self._stop_s = stop_s
-        self._seats = [_Seat(number) for number in range(workers)]
+        self._seats = [_Seat(number) for number in range(workers + 1)]
+        self._spare = self._seats[-1]
+        self._outdated: set[int] = set()  # the workers that were there at SIGHUP
+        self._leaver: _Seat | None = None
+        self._leave_by = 0.0
         self._lifeline = socket.socketpair()
         self._is_started = False
         self._failures = 0
@@ -107,7 +114,8 @@ class Supervisor:
                     for number in _read(signals):
                         self._on_signal(number)
                     self._reap()
-                    if not self._is_started and all(seat.serves for seat in self._seats):
+                    self._renew()
+                    if not self._is_started and all(seat.serves for seat in self._seats if seat is not self._spare):
                         self._is_started = True
                         on_started()
             except BaseException:
@@ -119,9 +127,26 @@ class Supervisor:
 
     def _start_those_due(self) -> None:
         now = time.monotonic()
-        for seat in self._seats:
-            if not seat.pid and self._kill_at is None and seat.due <= now:
+        for seat in self._vacant():
+            if seat.due <= now:
                 self._start(seat)
+
+    def _vacant(self) -> list[_Seat]:
+        """The places that are to have a worker and have none."""
+        if self._kill_at is not None:
+            return []
+        renews = bool(self._outdated) or self._leaver is not None
+        return [seat for seat in self._seats if not seat.pid and (renews or seat is not self._spare)]
+
+    def _renew(self) -> None:
+        """Once the worker in the spare place serves, have one that is outdated leave, whose place is the spare then."""
+        if self._leaver is not None or not self._spare.serves or self._kill_at is not None:
+            return
+        # Where none is outdated any more, because the last of them ended by itself, there is one too many.
+        self._leaver = next((seat for seat in self._seats if seat.pid in self._outdated), self._spare)
+        self._outdated.discard(self._leaver.pid)
+        self._leave_by = time.monotonic() + self._stop_s + _OVERTIME_S
+        os.kill(self._leaver.pid, LEAVE)
 
     def _start(self, seat: _Seat) -> None:
         report, end = os.pipe()
@@ -143,7 +168,7 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             for heard in _HEARD:
-                signal.signal(heard, signal.SIG_IGN if heard in _STOPS else signal.SIG_DFL)
+                signal.signal(heard, signal.SIG_DFL if heard == signal.SIGCHLD else signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
             self._lifeline[1].close()
             self._work(Link(number, self._lifeline[0].fileno(), report))
@@ -159,7 +184,8 @@ class Supervisor:
 
     def _wait(self, signals: int) -> None:
         """Until a signal comes, a worker reports, or something is due."""
-        due = [seat.due for seat in self._seats if not seat.pid] if self._kill_at is None else [self._kill_at]
+        due = [seat.due for seat in self._vacant()] if self._kill_at is None else [self._kill_at]
+        due += [] if self._leaver is None else [self._leave_by]
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
         reports = [seat.report for seat in self._seats if seat.pid and not seat.serves]
         for ready in select.select([signals, *reports], [], [], timeout)[0]:
@@ -169,6 +195,10 @@ class Supervisor:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             log.warning("workers did not stop in time and are killed")
             self._kill()
+        elif self._leaver is not None and time.monotonic() >= self._leave_by:
+            log.warning("a worker did not leave in time and is killed", extra={"worker": self._leaver.pid})
+            os.kill(self._leaver.pid, signal.SIGKILL)
+            self._leave_by += _OVERTIME_S
 
     def _listen(self, seat: _Seat) -> None:
         seat.told += _read(seat.report)
@@ -176,6 +206,9 @@ class Supervisor:
             seat.serves, self._failures = True, 0
 
     def _on_signal(self, number: int) -> None:
+        if number == signal.SIGHUP and self._kill_at is None:
+            log.info("every worker is renewed")
+            self._outdated = {seat.pid for seat in self._seats if seat.pid and seat is not self._leaver}
         if number not in _STOPS:
             return
         if self._kill_at is not None:
@@ -200,7 +233,13 @@ class Supervisor:
 
     def _on_end(self, seat: _Seat, status: int) -> None:
         self._listen(seat)
-        if self._kill_at is None:
+        self._outdated.discard(seat.pid)
+        if seat is self._leaver:
+            self._leaver, self._spare = None, seat
+            seat.leave()
+            if not self._outdated:
+                log.info("the workers are renewed")
+        elif self._kill_at is None:
             self._replace(seat, signal.Signals(-status).name if status < 0 else f"status {status}")
         else:
             seat.leave()

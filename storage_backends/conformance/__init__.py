@@ -13,7 +13,12 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402 - the parts of the suite are imported when pytest knows that it is to explain their assertions
+import pkgutil
+
 import pytest
+
+pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
 
 from storage_backends.conformance.catalogue import Catalogue, Seats
 from storage_backends.conformance.learning import Learning

@@ -1,0 +1,1 @@
+"""What a user would build instead: servers of the same catalogue, each in its own idiom."""
