@@ -65,6 +65,7 @@ def test_a_signal_under_load_loses_no_request(school: Operator, number: int, who
     assert load.lost == 0
     assert set(load.statuses) == {200}
     assert load.told_to_close >= 1
+    assert len(fleet.said("request")) >= load.answered
     assert {record["level"] for record in fleet.records} == {"info"}
 
 
