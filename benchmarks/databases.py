@@ -31,7 +31,7 @@ FOLDER: Final = ROOT / ".benchmarks"
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 ENGINES: Final = (SQLITE, POSTGRESQL)
 ACCOUNT: Final = Account("acct_catalogue", "Catalogue", "starter", None, None, None, 0)
-_BATCH: Final = 5_000
+_BATCH: Final = 1_000
 _PATIENCE_S: Final = 600.0
 
 # Enough that a server of a million courses, of which there is one at a time, finds them in memory.

@@ -66,8 +66,6 @@ class Answers:
         self._version: int | None = None
         self._looked_ns: int | None = None
         self._look: asyncio.Task[None] | None = None
-        self._looks = 0
-        self._applied = 0
         self._doubts = 0
         storage.watch_catalogue(self.doubt)
         self._count(metrics)
@@ -79,10 +77,9 @@ class Answers:
         metrics.readers.append(lambda: held.put(self._held))
 
     def doubt(self) -> None:
-        """The catalogue was changed: look at its version before anything is told, and wait for no earlier reading."""
+        """The catalogue was changed: look at its version before anything is told."""
         self._doubts += 1
         self._looked_ns = self._look = None
-        self._flights = {}
 
     def kept(self, target: bytes, now_ns: int) -> Answer | None:
         """The answer at once, where it is kept and to be believed."""
@@ -110,22 +107,17 @@ class Answers:
     async def _look_again(self, now_ns: int) -> None:
         """Look at the version, together with all who ask meanwhile; what is kept is then no older than this call."""
         if self._look is None:
-            self._looks += 1
-            look = self._see_version(now_ns, number=self._looks, doubts=self._doubts)
-            self._look = asyncio.get_running_loop().create_task(look)
+            self._look = asyncio.get_running_loop().create_task(self._see_version(now_ns, self._doubts))
             self._look.add_done_callback(_retrieve)
         await asyncio.shield(self._look)
 
-    async def _see_version(self, now_ns: int, *, number: int, doubts: int) -> None:
+    async def _see_version(self, now_ns: int, doubts: int) -> None:
         try:
             version = await self._storage.read(lambda tx: tx.courses.version())
         finally:
             if doubts == self._doubts:
                 self._look = None
-        if number < self._applied:  # one that began later has been quicker, and knows better
-            return
-        self._applied = number
-        if version != self._version:
+        if version != self._version:  # newer, or older, seen by a look that a later one overtook: then for nothing
             self._version = version
             self._entries, self._flights, self._held = {}, {}, 0
         if doubts == self._doubts:

@@ -208,7 +208,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             values.number(0, 100_000),
             "MEGABYTES",
         ),
-    ] = 8
+    ] = 4
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())

@@ -75,6 +75,22 @@ def test_requests_in_a_row_are_answered_in_their_order_whoever_answers(server: R
         assert target == (known or reply.json["path"])
 
 
+def test_of_one_packet_only_the_first_few_are_answered_at_once(server: Running) -> None:
+    with server.connect() as client:
+        client.sendall(get("/known") * 30)
+        told = read_replies(client, 30)
+    assert [reply.headers.get("x") for reply in told] == MAX_AT_ONCE * ["/known"] + (30 - MAX_AT_ONCE) * [None]
+
+
+def test_a_server_that_stops_tells_everybody_to_close() -> None:
+    edge = Edge(LIMITS, at_once=at_once)
+    with running(edge) as server, server.connect() as client:
+        edge.stopping = True
+        client.sendall(get("/known"))
+        reply = read_reply(client)
+    assert reply.headers["connection"] == "close"
+
+
 @pytest.mark.parametrize(
     "request_",
     [

@@ -37,7 +37,9 @@ def told(line: str, **variables: str) -> str:
     """What a line of the document prints, when it ends well."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LEARNFLOW_", "PYTEST_"))}
     command = ["sh", "-c", f"exec {line}"]
-    done = subprocess.run(command, cwd=ROOT, env=clean | variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean | variables, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.documents import markdown_table, rewrite
 from benchmarks.goals import Goal, judged
 from benchmarks.measure import interleaved, options, print_table, summary, write_report
+from benchmarks.processes import cpu_ns, family, uss_bytes
 from tests.limiting import ROOT
 
 
@@ -91,3 +93,47 @@ def test_a_goal_is_met_missed_or_not_measured() -> None:
         {"goal": "small", "asked": "≤ 2 B", "found": 3.0, "met": False},
         {"goal": "elsewhere", "asked": "≥ 2 x", "found": None, "met": None},
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell it so")
+def test_the_time_of_threads_that_have_ended_and_of_children_counts_as_a_servers() -> None:
+    spin = "while time.thread_time() < 0.05: pass"
+    program = f"""
+import os, sys, threading, time
+def spin():
+    {spin}
+thread = threading.Thread(target=spin)
+thread.start()
+thread.join()
+for ends in (True, False):
+    child = os.fork()
+    if not child:
+        spin()
+        if ends:
+            os._exit(0)
+        print("done", flush=True)
+        break
+    if ends:
+        os.waitpid(child, 0)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "done\n"
+        assert len(family(process.pid)) == 2
+        assert cpu_ns(process.pid) >= 140_000_000  # to a tick of the system's clock
+        assert 0 < uss_bytes(process.pid) < 100_000_000
+
+
+def test_a_part_of_a_document_is_written_anew_and_the_rest_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- http: what a run found -->\nold\n<!-- http: end -->\nafter\n", "utf-8")
+    rewrite(page, "http", markdown_table(("case", "ns"), [("a", "1")]))
+    rewrite(page, "http", markdown_table(("case", "ns"), [("a", "2")]))
+    table = "| case | ns |\n| --- | ---: |\n| a | 2 |\n"
+    assert page.read_text("utf-8") == (
+        f"before\n<!-- http: what a run found -->\n\n{table}\n<!-- http: end -->\nafter\n"
+    )
+    with pytest.raises(ValueError, match="no marks for limiter"):
+        rewrite(page, "limiter", "")

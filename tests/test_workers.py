@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,6 +65,7 @@ def test_a_signal_under_load_loses_no_request(school: Operator, number: int, who
     assert load.lost == 0
     assert set(load.statuses) == {200}
     assert load.told_to_close >= 1
+    assert len(fleet.said("request")) >= load.answered
     assert {record["level"] for record in fleet.records} == {"info"}
 
 
@@ -153,14 +155,25 @@ def test_a_revoked_key_and_a_changed_plan_are_seen_by_every_worker_within_a_seco
         school.told("accounts", "set-plan", account, "--plan", "professional")
         school.told("keys", "revoke", revoked_id)
 
-        def all_know() -> bool:
-            replies = [connection.get() for connection in connections]
-            plans = {reply.headers["X-RateLimit-Limit"] for reply in replies if reply.status == 200}
-            return {reply.status for reply in replies} == {200, 401} and plans == {"300"}
+        keys = (kept, revoked) * len(connections)
 
-        wait_until(all_know, seconds=1)
+        def knows(number: int) -> bool:
+            reply = connections[number].get()
+            return reply.status == 401 if keys[number] == revoked else reply.headers["X-RateLimit-Limit"] == "300"
+
+        known_within_a_second(knows, len(connections))
         for connection in connections:
             connection.close()
+
+
+def known_within_a_second(knows: Callable[[int], bool], connections: int) -> None:
+    """Who asks a second from now or later, on whichever connection, knows; however slow the machine is meanwhile."""
+    changed = time.monotonic()
+    unknowing = set(range(connections))
+    while unknowing:
+        asked_late = time.monotonic() - changed > 1
+        unknowing = {number for number in range(connections) if not knows(number)}
+        assert not (asked_late and unknowing)
 
 
 def test_a_changed_course_is_seen_by_every_worker_within_a_second(school: Operator) -> None:
@@ -179,11 +192,10 @@ def test_a_changed_course_is_seen_by_every_worker_within_a_second(school: Operat
             title = f"Knots and {before[-4:-1]}"
             assert api.patch(fleet.address + course, json={"title": title}).status_code == 200
 
-            def all_know(path: str = path, before: str | None = before) -> bool:
-                told = {connection.get(path).headers["ETag"] for connection in connections}
-                return len(told) == 1 and before not in told
+            def knows(number: int, path: str = path, before: str | None = before) -> bool:
+                return connections[number].get(path).headers["ETag"] != before
 
-            wait_until(all_know, seconds=1)
+            known_within_a_second(knows, len(connections))
         for connection in connections:
             connection.close()
 

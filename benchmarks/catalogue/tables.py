@@ -20,7 +20,9 @@ DRAWN = {
         "popular: page 1": lists.row_of("popular", lists.FIRST),
         "popular: the last page": lists.row_of("popular", lists.LAST),
         "popular: by cursor": lists.row_of("popular", lists.CURSOR),
-        "a category at a level, by rating": lists.row_of("a category at a level, by rating", lists.MIDDLE),
+        "a category at a level, by rating: the middle page": lists.row_of(
+            "a category at a level, by rating", lists.MIDDLE
+        ),
     },
     SEARCHES: {kind: searches.row_of(kind, searches.AGAIN) for kind in searches.KINDS},
 }

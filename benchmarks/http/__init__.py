@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from benchmarks.documents import rewrite
 from benchmarks.goals import judged, print_goals
 from benchmarks.http import enrolments, lists, workers
 from benchmarks.http.goals import GOALS, MEMORY
-from benchmarks.http.sampling import Row, Settings
+from benchmarks.http.sampling import Settings
 from benchmarks.http.servers import Servers, servers
-from benchmarks.http.tables import document, draw, tables, versions
+from benchmarks.http.tables import busiest, document, draw, tables, versions
 from benchmarks.measure import options, print_table, write_report
 from benchmarks.plots import can_draw
 
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
         print_table(*table)
     goals = judged(GOALS, results)
     print_goals(goals)
-    print(f"The load generator was at most {_busiest(results):.0%} busy.")
+    print(busiest(results))
     report = {"connections": settings.connections, "versions": versions(), "results": results, "goals": goals}
     write_report(given.json, "http", settings.seed, report)
     if given.docs is not None:
@@ -80,9 +80,3 @@ def _measured(
     if WORKERS in given.only and SQLITE in kept.engines:
         results[workers.WORKERS] = workers.rows(kept, starts, settings)
     return results
-
-
-def _busiest(results: Mapping[str, Mapping[str, Row]]) -> float:
-    """The part of a core that the load generator used at most."""
-    rows: Iterator[Row] = (row for title, group in results.items() if title != MEMORY for row in group.values())
-    return max((float(share) for row in rows for share in row["generator_busy"]["samples"]), default=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -66,35 +66,48 @@ def groups(kept: Databases, sizes: tuple[int, ...], starts: Servers, settings: S
 
 
 def _group(kept: Databases, engine: str, courses: int, starts: Servers, settings: Settings) -> Group:
-    ours, database = kept.ours(engine, courses), kept.server(engine)
+    database = kept.server(engine)
+    beside = [] if database is None else [database]
+    with _running(kept, engine, courses, starts) as (targets, catalogue):
+        cases = _cases(targets, catalogue, settings, database)
+        with cores_apart([target.server.pid for target in targets.values()], beside) as apart:
+            if not apart:
+                print("The servers and the load generator share the processor.", file=sys.stderr)
+            rows = measured(cases, settings)
+        held = {name: target.server.uss_bytes() for name, target in targets.items()}
+    return Group(title_of(engine, courses), rows, held)
+
+
+@contextmanager
+def _running(
+    kept: Databases, engine: str, courses: int, starts: Servers
+) -> Iterator[tuple[Mapping[str, _Target], Catalogue]]:
+    """The servers by their names, and what there is to ask them for."""
+    ours = kept.ours(engine, courses)
     token = asyncio.run(starts.token(ours))
-    with ExitStack() as stack:
-        learnflow = _Target(stack.enter_context(starts.learnflow(ours)), token)
-        peer = _Target(stack.enter_context(starts.peer(kept.peers(engine, courses))), starts.peers_token())
-        catalogue = Catalogue(*learnflow)
-        floors = {
-            name: _Target(
-                stack.enter_context(starts.floor({"GET": fetch(learnflow.server, request(path, token))})), token
-            )
-            for name, path in {FLOOR: COURSES_PATH, FLOOR_OF_ONE: next(catalogue.courses(0))}.items()
-        }
-        running = {
-            LEARNFLOW: learnflow.server,
-            PEER: peer.server,
-            **{name: each.server for name, each in floors.items()},
-        }
-        beside = [] if database is None else [database]
-        apart = stack.enter_context(cores_apart([server.pid for server in running.values()], beside))
-        if not apart:
-            print("The servers and the load generator share the processor.", file=sys.stderr)
-        take = partial(_case, catalogue=catalogue, settings=settings, database=database)
-        cases: dict[str, Case] = {name: take(target, ASKED[AGAIN]) for name, target in floors.items()}
-        for subject, target in {LEARNFLOW: learnflow, PEER: peer}.items():
-            cases |= {row_of(subject, asked): take(target, how) for asked, how in ASKED.items()}
-        rows = measured(cases, settings)
-        return Group(title_of(engine, courses), rows, {name: server.uss_bytes() for name, server in running.items()})
+    with starts.learnflow(ours) as learnflow, starts.peer(kept.peers(engine, courses)) as peer:
+        catalogue = Catalogue(learnflow, token)
+        of_list, of_one = (
+            starts.floor({"GET": fetch(learnflow, request(path, token))})
+            for path in (COURSES_PATH, next(catalogue.courses(0)))
+        )
+        with of_list as floor, of_one as floor_of_one:
+            targets = {
+                FLOOR: _Target(floor, token),
+                FLOOR_OF_ONE: _Target(floor_of_one, token),
+                LEARNFLOW: _Target(learnflow, token),
+                PEER: _Target(peer, starts.peers_token()),
+            }
+            yield targets, catalogue
 
 
-def _case(target: _Target, asked: Asked, catalogue: Catalogue, settings: Settings, database: int | None) -> Case:
-    requests = (request(path, target.credential) for path in asked(catalogue, settings.seed))
-    return partial(sample, target.server, requests, settings, database=database)
+def _cases(
+    targets: Mapping[str, _Target], catalogue: Catalogue, settings: Settings, database: int | None
+) -> dict[str, Case]:
+    def take(name: str, asked: str) -> Case:
+        target = targets[name]
+        requests = (request(path, target.credential) for path in ASKED[asked](catalogue, settings.seed))
+        return partial(sample, target.server, requests, settings, database=database)
+
+    floors = {floor: take(floor, AGAIN) for floor in (FLOOR, FLOOR_OF_ONE)}
+    return floors | {row_of(name, asked): take(name, asked) for name in (LEARNFLOW, PEER) for asked in ASKED}

@@ -13,6 +13,7 @@ from benchmarks.goals import GOALS_HEAD, Results, goal_cells, median, times
 from benchmarks.http import enrolments, workers
 from benchmarks.http.goals import MEMORY
 from benchmarks.http.lists import AGAIN, ANY_PAGE, FLOOR, LEARNFLOW, ONE, PEER, SEARCH, floor_of, row_of, title_of
+from benchmarks.plots import FLOOR as GREY
 from benchmarks.plots import OURS, pyplot, written
 from benchmarks.plots import PEER as BLUE
 
@@ -50,25 +51,33 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
+def busiest(results: Results) -> str:
+    """How much of its core the load generator needed: at all of it, it would be what was measured."""
+    rows = (row for title, group in results.items() if title != MEMORY for row in group.values())
+    busy = max((share for row in rows for share in row["generator_busy"]["samples"]), default=0.0)
+    return f"The load generator was at most {busy:.0%} busy."
+
+
 def document(results: Results, goals: Sequence[Mapping[str, Any]], plots: Sequence[Path]) -> str:
     """What a document says of a run."""
     libraries = ", ".join(f"{name} {number}" for name, number in versions().items())
     images = [f"![{path.stem.replace('-', ' ')}](benchmarks/{path.name})\n" for path in plots]
     found = [markdown_table(*table) for table in tables(results)]
     return "\n".join(
-        [f"{where_and_when()} {libraries}.\n", markdown_table(GOALS_HEAD, map(goal_cells, goals)), *images, *found]
+        [
+            f"{where_and_when()} {libraries}. {busiest(results)}\n",
+            markdown_table(GOALS_HEAD, map(goal_cells, goals)),
+            *images,
+            *found,
+        ]
     )
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
     """Draw what a request costs against the number of courses, and say which files that made."""
     sizes = {engine: _sizes(results, engine) for engine in ENGINES}
-    engines = [engine for engine in ENGINES if len(sizes[engine]) > 1]
-    return (
-        written([("http-by-size", _by_size(results, {name: sizes[name] for name in engines}))], folder)
-        if engines
-        else []
-    )
+    compared = {engine: numbers for engine, numbers in sizes.items() if len(numbers) > 1}
+    return written([("http-by-size", _by_size(results, compared))] if compared else [], folder)
 
 
 def _beside(title: str, row: str) -> str:
@@ -77,10 +86,10 @@ def _beside(title: str, row: str) -> str:
 
 
 def _cells(name: str, row: Mapping[str, Any], beside: Mapping[str, Any]) -> list[str]:
-    part = times(row, beside, "requests_per_s")
+    speed, part = median(row, "requests_per_s"), times(row, beside, "requests_per_s")
     return [
         name,
-        f"{median(row, 'requests_per_s'):,.0f}",
+        f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}",
         *(f"{median(row, figure):,.2f}" for figure in ("p50_ms", "p99_ms")),
         *(f"{median(row, figure):,.0f}" for figure in ("cpu_us", "database_cpu_us")),
         f"{part:.2g}" if part < 0.1 else f"{part:.2f}",
@@ -102,7 +111,7 @@ def _by_size(results: Results, sizes: Mapping[str, Sequence[int]]) -> Any:
             for asked, line in _LINES.items():
                 taken = [_cpu_us(rows[row_of(subject, asked)]) for rows in groups]
                 panel.plot(numbers, taken, line, marker="o", markersize=3, color=colour, label=row_of(subject, asked))
-        panel.plot(numbers, [_cpu_us(rows[FLOOR]) for rows in groups], color="#9ca3af", label=FLOOR)
+        panel.plot(numbers, [_cpu_us(rows[FLOOR]) for rows in groups], color=GREY, label=FLOOR)
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlabel("courses")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import ipaddress
 import logging
 import os
 import socket
+from contextlib import suppress
+from typing import Final
 
 import click
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +39,8 @@ from learnflow_http.settings import SETTINGS, Settings, is_loopback, secret_for
 from learnflow_http.shortcut import Shortcut
 
 logger = logging.getLogger("learnflow.cli")
+
+_M_ARENA_MAX: Final = -8  # of <malloc.h>
 
 
 class Application:
@@ -112,6 +117,7 @@ def serve(settings: Settings, *, demo: bool) -> None:
     if demo and beyond:
         raise click.UsageError(f"--demo: its keys and people are for this machine alone, not for {settings.host}.")
     logs.configure(settings.log_format, settings.log_level, pid=os.getpid() if settings.workers > 1 else None)
+    _share_one_heap()
     secret_for(settings)
     limiter = limiter_for(settings)  # here and in the next line: what is wrong, is said before serving
     _check_database(settings)
@@ -130,6 +136,16 @@ def serve(settings: Settings, *, demo: bool) -> None:
             _supervise(settings, shared, sockets, demo=demo)
     except server.ServeError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _share_one_heap() -> None:
+    """Have all threads take memory from one heap, where the C library (glibc) gives each its own.
+
+    Threads that read make the answers, which the event loop keeps and lets go: heaps of their own stay full of holes,
+    6 MB of 48 in a worker. What the one costs in waiting is little where Python's lock lets one thread run anyway.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _check_database(settings: Settings) -> None:

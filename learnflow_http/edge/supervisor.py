@@ -179,6 +179,7 @@ class Supervisor:
             log.exception("a worker failed")
         finally:
             sys.stdout.flush()
+            logging.shutdown()  # lines that wait to be written
             os._exit(status)
 
     def _wait(self, signals: int) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated
 from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-engine = create_async_engine(os.environ["DATABASE_URL"])
+# As many connections as there are requests at once: by default the sixth would be opened anew each time.
+engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=20)
 sessions = async_sessionmaker(engine, expire_on_commit=False)
 
 
