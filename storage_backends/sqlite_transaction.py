@@ -98,7 +98,9 @@ class SQLiteTransaction:
 
     matches = sqlite_places.MATCHES
     tested = "search"
-    tests = "NOT EXISTS (SELECT 1 FROM json_each({0}) WHERE instr(' ' || courses.search || ' ', value) = 0)"
+    tests = (
+        "NOT EXISTS (SELECT 1 FROM json_each(CAST({0} AS TEXT)) WHERE instr(' ' || courses.search || ' ', value) = 0)"
+    )
     course_row = "n"  # what indexes lead to
     ranked: Ranked | None = sqlite_places.RANKED
 
