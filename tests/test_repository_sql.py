@@ -151,7 +151,7 @@ async def test_every_parameter_stands_where_both_databases_know_its_type(asked: 
     typed = re.compile(
         rf"""
         \b{column}\ (=|<|<=|>|>=|<>|[+-])\ \$\d+ | \b(LIMIT|OFFSET)\ \$\d+ | CAST\(\$\d+\ AS\ (BIGINT|TEXT)\)
-        | VALUES\ \([^()]*\) | \({column}(,\ {column})*\)\ [<>]\ \(\$\d+(,\ \$\d+)*\)
+        | VALUES\ \([^()]*\) | \({column}(,\ {column})*\)\ [<>]=?\ \(\$\d+(,\ \$\d+)*\)
         """,
         re.VERBOSE,
     )
