@@ -109,6 +109,16 @@ class Search(Suite):
                 await _assert_found(storage, query, expected(courses.values(), query))
             assert await storage.check() == [], round_
 
+    async def test_the_start_of_many_words_finds_all_when_some_of_them_have_just_ended(self, storage: Storage) -> None:
+        courses = [course(f"crs_{number}", title=f"w{number:04}") for number in range(80)]
+        await keep(storage, account())
+        await storage.write(lambda tx: tx.courses.add_all(courses))
+        courses[:20] = [replace(one, status="archived") for one in courses[:20]]
+        for one in courses[:20]:
+            assert await storage.write(lambda tx, it=one: tx.courses.put(it))  # type: ignore[misc]
+        query = CourseQuery("popular", parse_search("w00"))
+        await _assert_found(storage, query, expected(courses, query))
+
     async def test_searches_stay_exact_when_many_write_at_once(self, storage: Storage) -> None:
         random = Random("at once")
         courses = [_random_course(random, f"crs_{number}") for number in range(40)]
