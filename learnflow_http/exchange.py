@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -73,7 +73,7 @@ class Exchange:
     @property
     def target(self) -> bytes:
         """What is asked for, as it was sent: the path, and the query where there is one."""
-        path: bytes = self.scope.get("raw_path") or self.path.encode()
+        path: bytes = self.scope.get("raw_path") or quote(self.path, errors="surrogatepass").encode("ascii")
         query: bytes = self.scope["query_string"]
         return b"%b?%b" % (path, query) if query else path
 

@@ -315,8 +315,9 @@ def _asked(exchange: Exchange) -> Asked:
 
 async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:
     """The reply to a refusal. One that came before the limit is charged here, or refused for it: a bad credential to
-    the quota of those, anything else to the caller, who is the address where nobody else is known."""
-    if exchange.decision is None and is_api(exchange.path):
+    the quota of those, anything else to the caller, who is the address where nobody else is known. That we cannot tell
+    who is asking is charged to nobody: of many behind one address, each has an account of its own to be charged."""
+    if exchange.decision is None and is_api(exchange.path) and STATUS[error.code] != 503:
         if STATUS[error.code] == 401:
             exchange.decision = await services.limiter.hit(exchange.failed_key, FAILED_CREDENTIALS)
         else:

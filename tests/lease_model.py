@@ -271,7 +271,7 @@ class World:
         self.plan = plan
         self.store = store
         self.share = share
-        self.now = 10 * TERM_NS
+        self.now = 10_000 * TERM_NS  # Unix time: whatever steps back stays above zero
         self.step = 0
         self.history: list[Pass | Filling] = []
         self.under_way: list[Message] = []

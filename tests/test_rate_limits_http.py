@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from typing import Any
 
 import httpx2 as httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.limiter import Quota
 from learnflow_core.model import Account
 from learnflow_core.usecases import accounts
@@ -38,6 +40,21 @@ async def starter(world: World) -> tuple[Account, str]:
 async def spend(world: World, credential: str | None, times: int = 30, **headers: str) -> None:
     for _ in range(times):
         assert (await world.ask("GET", COURSES, credential, **headers)).status_code == 200
+
+
+async def test_callers_who_cannot_be_looked_up_are_charged_nothing_and_their_address_neither(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = await starter(world)
+
+    async def away(_work: Any) -> Any:
+        raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services.storage, "read", away)
+        replies = [await world.ask("GET", COURSES, key) for _ in range(40)]
+    assert {(reply.status_code, left(reply)) for reply in replies} == {(503, 30)}
+    assert left(await world.ask("GET", COURSES, key)) == 29
 
 
 class TestABurst:
