@@ -154,8 +154,9 @@ class Pool:
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.cancelled() or not turn.done():
-                self._waiting.remove(turn)
+            if turn.cancelled():
+                if turn in self._waiting:  # else it has been passed over already
+                    self._waiting.remove(turn)
             elif (connection := turn.result()) is not None:
                 self.give(connection)
             else:

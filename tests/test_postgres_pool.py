@@ -123,6 +123,16 @@ async def test_a_connection_given_to_who_was_just_cancelled_goes_to_the_next(ser
     assert second.result() is held
 
 
+async def test_who_was_just_cancelled_when_a_connection_is_given_back_is_passed_over(server: Server) -> None:
+    pool = server.pool(1)
+    held = await pool.take()
+    first, second = await waiting(pool.take(), pool.take())
+    first.cancel()
+    pool.give(held)
+    await waiting()
+    assert (first.cancelled(), second.result()) == (True, held)
+
+
 async def test_room_given_to_who_was_just_cancelled_goes_to_the_next(server: Server) -> None:
     pool = server.pool(1)
     held = await pool.take()
