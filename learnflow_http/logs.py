@@ -20,7 +20,9 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from select import PIPE_BUF
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -163,17 +165,22 @@ class _AccessLine(msgspec.Struct, omit_defaults=True):
     caller: str | None = None
 
 
-@lru_cache(maxsize=1_024)
 def _plain(text: str | None) -> bool:
-    """Whether a text that a client wrote is sure to stand in a line as it is. Long ones are not looked at."""
-    return text is None or (len(text) <= _SHORT and text.isascii() and text.isprintable() and not suspicious(text))
+    """Whether a text that a client wrote is sure to stand in a line as it is. Long ones are not looked at, nor kept."""
+    return text is None or (len(text) <= _SHORT and _harmless(text))
+
+
+@lru_cache(maxsize=1_024)
+def _harmless(text: str) -> bool:
+    return text.isascii() and text.isprintable() and not suspicious(text)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     """A stream that nobody reads any more, or a line that cannot be made, never disturbs the program.
 
-    Lines about requests wait for each other for a moment, so that those of it are one write; they come before whatever
-    is logged after them.
+    Lines about requests wait for each other for a moment, so that those of it are few writes; they come before whatever
+    is logged after them. A write holds whole lines and no more than a pipe takes as one (`PIPE_BUF`, POSIX), so that
+    those of several processes do not get into each other.
     """
 
     formatter: _Formatter
@@ -184,7 +191,12 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def access(self, logger_name: str, fields: dict[str, Any]) -> None:
         """Write a line about a request, soon."""
-        self._waiting.append(self.formatter.access(logger_name, fields))
+        try:
+            line = self.formatter.access(logger_name, fields)
+        except Exception:  # noqa: BLE001 - the way of other lines may make it, or say that it cannot
+            self.handle(_access_record(logger_name, fields))
+            return
+        self._waiting.append(line)
         if len(self._waiting) > 1:
             return
         try:
@@ -203,9 +215,10 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def _write_waiting(self) -> None:
         lines = [self._waiting.popleft() + self.terminator for _ in range(len(self._waiting))]
-        if lines:
+        for piece in _pieces(lines):
             with contextlib.suppress(OSError, ValueError):
-                self.stream.write("".join(lines))
+                self.stream.write(piece)
+                self.stream.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         data = {"template": str(record.msg), "error": type(sys.exception()).__name__}
@@ -213,6 +226,20 @@ class _Handler(logging.StreamHandler[TextIO]):
         lost.fields = data
         with contextlib.suppress(OSError, ValueError):
             self.stream.write(self.format(lost) + self.terminator)
+
+
+def _pieces(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, as many together as a pipe takes as one write; a longer one by itself."""
+    piece, size = "", 0
+    for line in lines:
+        length = len(line.encode(errors="backslashreplace"))
+        if piece and size + length > PIPE_BUF:
+            yield piece
+            piece, size = "", 0
+        piece += line
+        size += length
+    if piece:
+        yield piece
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:

@@ -23,12 +23,18 @@ Headers = list[tuple[bytes, bytes]]
 
 def common(request_id: str, origin: str | None, origins: Sequence[str]) -> Headers:
     """Which reply it is, for whom it is, and who may read it; `origins` are those whose pages may."""
-    return [(b"x-request-id", request_id.encode("ascii")), *_of_all(origin, tuple(origins))]
+    return [(b"x-request-id", request_id.encode("ascii")), *_of_all(_known(origin, origins), tuple(origins))]
 
 
 def common_lines(request_id: str, origin: str | None, origins: Sequence[str]) -> bytes:
     """The same as lines."""
-    return b"x-request-id: %b\r\n%b" % (request_id.encode("ascii"), _lines_of_all(origin, tuple(origins)))
+    of_all = _lines_of_all(_known(origin, origins), tuple(origins))
+    return b"x-request-id: %b\r\n%b" % (request_id.encode("ascii"), of_all)
+
+
+def _known(origin: str | None, origins: Sequence[str]) -> str | None:
+    """The origin, if it makes a difference: others are any client's to make up, and nothing is kept for them."""
+    return origin if origin in origins else None
 
 
 @lru_cache(maxsize=64)

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from learnflow_http.edge import Edge, Headers
-from learnflow_http.edge.protocol import MAX_AT_ONCE
-from tests.edge import HELLO, LIMITS, MIB, Running, head, post, read_replies, read_reply, read_to_end, replies, running
+from learnflow_http.edge.protocol import MAX_AT_ONCE, MAX_PIPELINED, EdgeProtocol
+from learnflow_http.edge.server import Server
+from tests.edge import (
+    HELLO,
+    LIMITS,
+    MIB,
+    Recorded,
+    Running,
+    app,
+    head,
+    post,
+    read_replies,
+    read_reply,
+    read_to_end,
+    replies,
+    running,
+)
 
+UPGRADE = (b"Connection: upgrade", b"Upgrade: x")
 ASKED: list[tuple[bytes, Headers, str]] = []
 
 
@@ -75,11 +92,26 @@ def test_requests_in_a_row_are_answered_in_their_order_whoever_answers(server: R
         assert target == (known or reply.json["path"])
 
 
-def test_of_one_packet_only_the_first_few_are_answered_at_once(server: Running) -> None:
+@pytest.mark.parametrize("fields", [(), UPGRADE])
+def test_of_one_packet_only_the_first_few_are_answered_at_once(server: Running, fields: tuple[bytes, ...]) -> None:
     with server.connect() as client:
-        client.sendall(get("/known") * 30)
+        client.sendall(get("/known", *fields) * 30)
         told = read_replies(client, 30)
     assert [reply.headers.get("x") for reply in told] == MAX_AT_ONCE * ["/known"] + (30 - MAX_AT_ONCE) * [None]
+
+
+async def test_a_packet_full_of_requests_to_upgrade_is_one_like_others() -> None:
+    for fields in ((), UPGRADE):
+        ASKED.clear()
+        server = Server(app, Edge(LIMITS, at_once=at_once))
+        transport = Recorded()
+        protocol = EdgeProtocol(server._config, server._state, {}, server._edge)
+        protocol.connection_made(transport)
+        protocol.data_received(get("/known", *fields) * 3_000)
+        assert (len(ASKED), transport.written.count(b"known\r\n")) == (MAX_AT_ONCE, MAX_AT_ONCE)
+        assert len(protocol.pipeline) == MAX_PIPELINED
+        protocol.connection_lost(None)
+        await asyncio.sleep(0)
 
 
 def test_a_server_that_stops_tells_everybody_to_close() -> None:

@@ -1,8 +1,12 @@
 """Logs: what a line holds, and what it never does."""
 
+import asyncio
+import fcntl
 import io
 import json
 import logging
+import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -171,6 +175,33 @@ def test_a_line_that_cannot_be_made_says_so_without_what_it_was_about(capsys: py
     assert capsys.readouterr().err == ""
 
 
+class Unshowable:
+    """What no line can hold."""
+
+    def __str__(self) -> str:
+        raise LookupError("a defect")
+
+
+@pytest.mark.parametrize("log_format", ["json", "plain"])
+def test_a_line_about_a_request_that_cannot_be_made_disturbs_nobody(
+    log_format: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ask(log: logging.Logger) -> None:
+        logs.access(log, path="/first")
+        logs.access(log, path="/second", account=Unshowable())
+
+    first, second = lines(log_format, lambda log: asyncio.run(ask(log)), "info").splitlines()
+    assert "/first" in first
+    assert "a log line could not be made" in second
+    assert "LookupError" in second
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_about_a_request_holds_other_facts_as_well() -> None:
+    found = record(lambda log: logs.access(log, path="/v1/courses", status=200, attempt=2))
+    assert (found["message"], found["path"], found["attempt"]) == ("request", "/v1/courses", 2)
+
+
 def test_a_stream_that_is_gone_disturbs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
     logs.configure("json", "info", stream)
@@ -178,6 +209,78 @@ def test_a_stream_that_is_gone_disturbs_nobody(capsys: pytest.CaptureFixture[str
     logging.getLogger("x").info("hello")
     logging.getLogger("x").info("%d", "not a number")
     assert capsys.readouterr().err == ""
+
+
+# --- Lines of several processes
+
+
+def handlers_of(pipe: int, count: int) -> Iterator[Any]:
+    """Handlers as `count` processes have them which write to the same pipe."""
+    for number in range(count):
+        stream = os.fdopen(os.dup(pipe), "w", encoding="utf-8", buffering=1)  # as standard error is
+        logs.configure("json", "info", stream, pid=number)
+        yield logging.root.handlers[0]
+
+
+def write_requests(handler: Any, bursts: int, burst: int, path: str) -> None:
+    async def write() -> None:
+        for _ in range(bursts):
+            for _ in range(burst):
+                handler.access("learnflow.http", {"path": path, "status": 200})
+            handler.flush()
+
+    asyncio.run(write())
+    handler.stream.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no way to make a pipe small")
+@pytest.mark.parametrize("path", ["/v1/courses", "/v1/größe"])
+def test_lines_that_several_processes_write_into_a_pipe_stay_whole(path: str) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    threads = [
+        threading.Thread(target=write_requests, args=(handler, 10, 100, path)) for handler in handlers_of(writing, 2)
+    ]
+    os.close(writing)
+    for thread in threads:
+        thread.start()
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        written = pipe.read().splitlines()
+    for thread in threads:
+        thread.join()
+    told = [json.loads(line) for line in written]
+    assert [line["path"] for line in told] == [path] * 2_000
+    assert {line["pid"] for line in told} == {0, 1}
+
+
+@given(st.lists(st.integers(0, 2 * select.PIPE_BUF), max_size=20), st.sampled_from("aß\ud800"))
+def test_a_write_is_as_many_whole_lines_as_a_pipe_takes_at_once(lengths: list[int], character: str) -> None:
+    class Recorded(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    written: list[str] = []
+    logs.configure("plain", "info", Recorded())
+    handler: Any = logging.root.handlers[0]
+    sent = [character * length for length in lengths]
+    handler._waiting.extend(sent)
+    handler.flush()
+    assert "".join(written) == "".join(f"{line}\n" for line in sent)
+    assert all(text.endswith("\n") for text in written)
+    sizes = [len(text.encode(errors="backslashreplace")) for text in written]
+    assert all(size <= select.PIPE_BUF or text.count("\n") == 1 for size, text in zip(sizes, written, strict=True))
+    assert all(
+        size + len(text[: text.index("\n") + 1].encode(errors="backslashreplace")) > select.PIPE_BUF
+        for size, text in zip(sizes, written[1:], strict=False)
+    )
+
+
+def test_of_what_clients_write_only_what_is_short_is_kept() -> None:
+    path = "/" + "x" * 32_000
+    held = sys.getrefcount(path)
+    logs.JsonFormatter().access("learnflow.http", {"path": path, "client_request_id": None, "status": 404})
+    assert sys.getrefcount(path) == held
 
 
 # --- Never a secret

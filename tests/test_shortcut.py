@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import pytest
 
 from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.limiter.memory import MemoryLimiter as PythonLimiter
+from learnflow_http import outgoing
 from learnflow_http.auth import FRESH_FOR
 from learnflow_http.outgoing import Headers
 from learnflow_http.shortcut import Shortcut
@@ -87,6 +89,14 @@ async def test_the_reply_is_that_of_the_long_way(ways: Ways, who: str | None, nu
     left = "x-ratelimit-remaining"
     assert int(short.headers[left]) == int(long.headers[left]) - 1
     assert short.headers["x-request-id"] != long.headers["x-request-id"]
+
+
+def test_nothing_is_kept_for_origins_that_clients_make_up() -> None:
+    origin = "".join(["https://", "x" * 32_000])
+    held = sys.getrefcount(origin)
+    assert outgoing.common("req_1", origin, [ORIGIN]) == outgoing.common("req_1", None, [ORIGIN])
+    assert outgoing.common_lines("req_1", origin, ["*"]) == outgoing.common_lines("req_1", None, ["*"])
+    assert sys.getrefcount(origin) == held
 
 
 async def test_who_has_the_answer_is_told_so_on_both_ways(ways: Ways) -> None:

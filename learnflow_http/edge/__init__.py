@@ -64,7 +64,7 @@ class Reply(NamedTuple):
 
 AtOnce = Callable[[bytes, Headers, str], tuple[int, bytes, bytes] | None]
 """Answers `GET target` with these fields (names in lower case) of this address without waiting, where it can: with a
-status, the header lines beside those that the server adds, `content-length` among them, and the body."""
+status, the header lines beside those that the server adds (with `content-length`, unless it is 304), and the body."""
 
 
 def never(_target: bytes, _fields: Headers, _client_ip: str) -> None:

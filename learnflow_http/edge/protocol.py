@@ -86,7 +86,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._write_deadline = inf
         self._stop_at = inf  # of an idle connection, when the server stops
         self._unsent = 0
-        self._arriving = 0  # bytes of the call of data_received that is under way
+        self._arriving = 0  # bytes that the parser is reading
         self._received = 0  # bytes since the last request ended, as far as it is known where that was
         self._body_bytes = 0
         self._chunks = 0
@@ -141,22 +141,27 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._dropping:
             self._drop(len(data))
             return
-        self._arriving = len(data)
         self._at_once = 0
+        while data:
+            data = self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Let the parser read; what it is to read next, where it met a request to upgrade."""
+        self._arriving = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-            return
+            return self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._reject(error)
-            return
+            return b""
         self._received += self._arriving
         if not self._deadline:
             seconds = self._limits.head_s if self._reading == _HEAD else self._limits.body_s
             self._deadline = self.loop.time() + seconds
         if self._reading:
             self._check_unfinished()
+        return b""
 
     # What the parser reads
 
@@ -322,8 +327,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._dismissed = True
         self._end(Code.SERVICE_UNAVAILABLE, "Too many connections are open.")
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read a request again without its Upgrade field, because the parser takes what follows for no HTTP.
+    def _ignore_upgrade(self, rest: bytes) -> bytes:
+        """The request again, without its Upgrade field, and the rest: the parser takes what follows for no HTTP.
 
         A server may ignore that field (RFC 9110, section 7.8); `curl --http2` sends it with bodies too.
         """
@@ -332,7 +337,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._upgrading = False
         self._received = 0
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+        return b"\r\n".join([*lines, b"", rest])
 
     def _reject(self, error: httptools.HttpParserError) -> None:
         cause = error.__context__
