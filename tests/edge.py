@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from learnflow_http.edge import Edge, Limits
+from learnflow_http.edge.protocol import EdgeProtocol
 from learnflow_http.edge.server import Server, listen
 
 MIB = 1024 * 1024
@@ -369,3 +370,11 @@ class Recorded(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+
+def connected(transport: asyncio.Transport, edge: Edge) -> EdgeProtocol:
+    """A connection of a server that does not listen, over this transport."""
+    server = Server(app, edge)
+    protocol = EdgeProtocol(server._config, server._state, {}, edge)
+    protocol.connection_made(transport)
+    return protocol

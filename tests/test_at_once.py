@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from learnflow_http.edge import Edge, Headers
-from learnflow_http.edge.protocol import MAX_AT_ONCE, MAX_PIPELINED, EdgeProtocol
-from learnflow_http.edge.server import Server
+from learnflow_http.edge.protocol import MAX_AT_ONCE, MAX_PIPELINED
 from tests.edge import (
     HELLO,
     LIMITS,
     MIB,
     Recorded,
     Running,
-    app,
+    connected,
     head,
     post,
     read_replies,
@@ -100,18 +98,14 @@ def test_of_one_packet_only_the_first_few_are_answered_at_once(server: Running, 
     assert [reply.headers.get("x") for reply in told] == MAX_AT_ONCE * ["/known"] + (30 - MAX_AT_ONCE) * [None]
 
 
-async def test_a_packet_full_of_requests_to_upgrade_is_one_like_others() -> None:
-    for fields in ((), UPGRADE):
-        ASKED.clear()
-        server = Server(app, Edge(LIMITS, at_once=at_once))
-        transport = Recorded()
-        protocol = EdgeProtocol(server._config, server._state, {}, server._edge)
-        protocol.connection_made(transport)
-        protocol.data_received(get("/known", *fields) * 3_000)
-        assert (len(ASKED), transport.written.count(b"known\r\n")) == (MAX_AT_ONCE, MAX_AT_ONCE)
-        assert len(protocol.pipeline) == MAX_PIPELINED
-        protocol.connection_lost(None)
-        await asyncio.sleep(0)
+@pytest.mark.parametrize("fields", [(), UPGRADE])
+async def test_a_packet_of_thousands_is_read_up_to_the_bound_of_those_that_wait(fields: tuple[bytes, ...]) -> None:
+    transport = Recorded()
+    protocol = connected(transport, Edge(LIMITS, at_once=at_once))
+    protocol.data_received(get("/known", *fields) * 3_000)
+    assert transport.written.count(b"\r\n\r\nknown") == len(ASKED) == MAX_AT_ONCE
+    assert len(protocol.pipeline) == MAX_PIPELINED
+    protocol.connection_lost(None)
 
 
 def test_a_server_that_stops_tells_everybody_to_close() -> None:

@@ -11,16 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_http.edge import Edge
-from learnflow_http.edge.protocol import EdgeProtocol
-from learnflow_http.edge.server import Server
 from tests.edge import (
     CHUNKED,
     HELLO,
     LIMITS,
     Recorded,
     Running,
-    app,
     assert_refused,
+    connected,
     edge,
     head,
     nothing_logged,
@@ -185,10 +183,8 @@ def play(parts: list[bytes]) -> tuple[bytes, bool]:
     """What a connection answers to these arrivals, and whether it closes, in a loop and with a server of its own."""
 
     async def run() -> tuple[bytes, bool]:
-        server = Server(app, Edge(LIMITS, new_request_id=lambda: "req_1"))
         transport = Recorded()
-        protocol = EdgeProtocol(server._config, server._state, {}, server._edge)
-        protocol.connection_made(transport)
+        protocol = connected(transport, Edge(LIMITS, new_request_id=lambda: "req_1"))
         for part in parts:
             if part and not transport.closed:
                 protocol.data_received(part)

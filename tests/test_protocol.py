@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from learnflow_http.edge.protocol import MAX_PIPELINED, EdgeProtocol
-from learnflow_http.edge.server import Server
+from learnflow_http.edge.protocol import MAX_PIPELINED
 from learnflow_http.exchange import MAX_DROPPED
 from tests.edge import (
     CHUNKED,
@@ -23,8 +22,8 @@ from tests.edge import (
     STOPPED,
     Recorded,
     Running,
-    app,
     assert_refused,
+    connected,
     edge,
     head,
     impatient,
@@ -102,6 +101,17 @@ def test_a_half_head_behind_a_large_body_is_not_too_large(server: Running) -> No
         assert read_reply(client).json["read"] == 60_000
         client.sendall(HELLO[9:])
         assert read_reply(client).status == 200
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("before", [b"", HELLO, post(b"Content-Length: 60000", body=bytes(60_000))])
+async def test_a_head_that_is_too_large_is_so_behind_another_request_of_its_packet(
+    before: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    protocol = connected(Recorded(), edge())
+    protocol.data_received(before + head(*[b"X: " + b"x" * 1000] * 33))
+    protocol.connection_lost(None)
+    assert "larger than 32 KiB" in caplog.text
 
 
 @pytest.mark.usefixtures("quiet")
@@ -404,10 +414,8 @@ def test_half_a_request_behind_another_closes_only_when_that_is_answered() -> No
 
 
 async def test_a_closing_connection_waits_for_its_client_as_long_as_that_takes_something() -> None:
-    server = Server(app, edge(replace(LIMITS, reply_s=30)))
     transport = Recorded()
-    protocol = EdgeProtocol(server._config, server._state, {}, server._edge)
-    protocol.connection_made(transport)
+    protocol = connected(transport, edge(replace(LIMITS, reply_s=30)))
     protocol.data_received(b"\0")
     for now, unsent, aborted in ((100, 3, False), (129, 3, False), (130, 2, False), (159, 2, False), (160, 2, True)):
         transport.unsent = unsent

@@ -186,7 +186,9 @@ class EdgeProtocol(HttpToolsProtocol):
         headers = self.headers
         if len(headers) > MAX_HEADERS:
             raise BadRequestError(f"The request has more than {MAX_HEADERS} headers.")
-        if self._received + self._arriving > MAX_HEAD_BYTES and head_bytes(self.url, headers) > MAX_HEAD_BYTES:
+        # Below zero, another request has ended in what arrives: how much of that is this head is not known.
+        surely_small = 0 <= self._received <= MAX_HEAD_BYTES - self._arriving
+        if not surely_small and head_bytes(self.url, headers) > MAX_HEAD_BYTES:
             raise BadRequestError("The head of the request is larger than 32 KiB.")
         length = body_length(version, self._framing)
         if method == b"CONNECT":
