@@ -91,7 +91,7 @@ async def open_services(
             settings=settings,
             storage=storage,
             gateways=gateways,
-            answers=Answers(storage, settings.cache_mb * 1_000_000, metrics),
+            answers=Answers(storage, settings.cache_mb * 1_000_000, metrics, clock_ns),
             limiter=limiter,
             authenticator=Authenticator(storage, signer),
             signer=signer,
