@@ -385,8 +385,9 @@ class Storage(Protocol):
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         """From now on, call `changed` in the event loop when a write through this storage has given the catalogue
-        another version, before its caller is answered; also when that may have happened and is not known. The one
-        given last is called."""
+        another version, before its caller is answered; also when that may have happened and is not known. A caller
+        that is cancelled is not answered, and what its write then does is told to nobody. The one given last is
+        called."""
 
     async def check(self) -> Sequence[str]:
         """What is wrong, one sentence each: damage to the database, and books that do not agree (seats, licences,

@@ -57,9 +57,10 @@ class Answers:
     waits for that; it is read on as long as anybody waits. `hits` counts those that were kept when they were asked for.
     """
 
-    def __init__(self, storage: Storage, size: int, metrics: Metrics) -> None:
+    def __init__(self, storage: Storage, size: int, metrics: Metrics, clock_ns: Callable[[], int]) -> None:
         self._storage = storage
         self._size = size
+        self._clock_ns = clock_ns
         self._held = 0
         self._entries: dict[bytes, Answer] = {}
         self._flights: dict[bytes, _Flight] = {}
@@ -83,16 +84,14 @@ class Answers:
 
     def kept(self, target: bytes, now_ns: int) -> Answer | None:
         """The answer at once, where it is kept and to be believed."""
-        if self._looked_ns is None or not 0 <= now_ns - self._looked_ns < FRESH_FOR_NS:
-            return None
-        return self._entries.get(target)
+        return self._entries.get(target) if self._is_fresh(now_ns) else None
 
-    async def get(self, target: bytes, now_ns: int, read: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def get(self, target: bytes, read: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer: what is kept, or what somebody else is reading, or what `read` says; its errors too."""
         if not self._size:
             return await read()
-        if self._looked_ns is None or not 0 <= now_ns - self._looked_ns < FRESH_FOR_NS:
-            await self._look_again(now_ns)
+        if not self._is_fresh(self._clock_ns()):
+            await self._look_again()
         if (answer := self._entries.get(target)) is not None:
             self.hits.add()
             return answer
@@ -104,10 +103,13 @@ class Answers:
             self._joined.add()
         return await flight.join()
 
-    async def _look_again(self, now_ns: int) -> None:
+    def _is_fresh(self, now_ns: int) -> bool:
+        return self._looked_ns is not None and 0 <= now_ns - self._looked_ns < FRESH_FOR_NS
+
+    async def _look_again(self) -> None:
         """Look at the version, together with all who ask meanwhile; what is kept is then no older than this call."""
         if self._look is None:
-            self._look = asyncio.get_running_loop().create_task(self._see_version(now_ns, self._doubts))
+            self._look = asyncio.get_running_loop().create_task(self._see_version(self._clock_ns(), self._doubts))
             self._look.add_done_callback(_retrieve)
         await asyncio.shield(self._look)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,9 +16,8 @@ from starlette.types import ASGIApp
 
 from learnflow_core.ids import new_ids
 from learnflow_core.limiter import MemoryLimiter
-from learnflow_core.model import SECOND, Instant
-from learnflow_core.ports import Context, Storage
-from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, Gateways, finish_unresolved
+from learnflow_core.ports import Storage
+from learnflow_core.usecases.enrollments import Gateways
 from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.counting import CountedGateway, payment_family, watch_connections, watch_store
@@ -30,6 +28,7 @@ from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
 from learnflow_http.setting_values import IN_MEMORY
 from learnflow_http.settings import Settings, SettingsError, old_secret_for, secret_for
+from learnflow_http.sweep import note_uses, sweep_for_ever
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import UnusableDatabaseError, migrate, open_storage
 from storage_backends.repository import RepositoryStorage
@@ -46,17 +45,9 @@ __all__ = [
     "open_storage",
 ]
 
-logger = logging.getLogger("learnflow.sweep")
-
 LocalLimiter = MemoryLimiter | SharedMemoryLimiter
 """Limiters that answer at once."""
 AnyLimiter = LocalLimiter | AsyncValkeyLimiter
-
-SWEEP_S = 1.0
-SETTLED_AT_ONCE = 500
-MOST_TOLD = 1_000
-"""So many unresolved payments are counted, and no more."""
-PURGE_EVERY: Instant = 600 * SECOND
 
 
 @asynccontextmanager
@@ -91,7 +82,7 @@ async def open_services(
             settings=settings,
             storage=storage,
             gateways=gateways,
-            answers=Answers(storage, settings.cache_mb * 1_000_000, metrics),
+            answers=Answers(storage, settings.cache_mb * 1_000_000, metrics, clock_ns),
             limiter=limiter,
             authenticator=Authenticator(storage, signer),
             signer=signer,
@@ -145,47 +136,13 @@ def create_app(services: Services) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        task = asyncio.create_task(_sweep_for_ever(services))
+        task = asyncio.create_task(sweep_for_ever(services))
         try:
             yield
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            await sweep(services, purge=False)
+            await note_uses(services)  # nobody else knows them; what else is due, the next process does
 
     return Router(routes(services), redirect_slashes=False, default=NotFound(services), lifespan=lifespan)
-
-
-async def sweep(services: Services, *, purge: bool) -> None:
-    """Do once what nobody waits for: numbers of students, last uses of keys, unresolved payments, what has expired."""
-    now = services.clock_ns() // 1_000
-    ctx = Context(now, services.random_bytes)
-    while await services.storage.write(lambda tx: tx.courses.settle(SETTLED_AT_ONCE)) == SETTLED_AT_ONCE:
-        pass
-    await services.storage.write(lambda tx: tx.courses.tally())
-    used = services.authenticator.take_used()
-    if used:
-        await services.storage.write(lambda tx: tx.api_keys.touch(used))
-    if purge:
-        await services.storage.write(lambda tx: tx.purge(now))
-    left = await services.storage.read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, MOST_TOLD))
-    services.metrics.unresolved.put(len(left))
-    services.metrics.refresh()
-    await finish_unresolved(services.storage, services.gateways, ctx)  # last: it raises what payments raised
-
-
-async def _sweep_for_ever(services: Services) -> None:
-    purged: Instant = 0
-    done, failed = (services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
-    while True:
-        now = services.clock_ns() // 1_000
-        due = now - purged >= PURGE_EVERY
-        try:
-            await sweep(services, purge=due)
-            purged = now if due else purged
-            done.add()
-        except Exception:
-            failed.add()
-            logger.exception("the sweep failed, and will be tried again")
-        await asyncio.sleep(SWEEP_S)

@@ -1,7 +1,7 @@
 """Who is asking: passwords, access and refresh tokens, API keys, and the actor they lead to.
 
-Secrets are recognised by their digest or signature; nothing here keeps one in the clear beyond the life of a verified
-access token, and every table is bounded. What a credential depends on is looked up again when it was last looked at
+Secrets are recognised by their digest or signature; nothing here keeps one in the clear but verified access tokens,
+and every table is bounded. What a credential depends on is looked up again when it was last looked at
 longer than `FRESH_FOR` ago, so that a revocation reaches every process within that time.
 """
 
@@ -296,8 +296,11 @@ class _Known(NamedTuple):
 
 
 def _name(credential: str) -> str:
-    """What a credential is remembered by: a key by its digest, a token by itself."""
-    return api_key_digest(credential) if credential.startswith("sk_") else credential
+    """What a credential is remembered by: a key by its digest, a token by itself.
+
+    A name that begins like a key is of a key, so no credential has another's name: above all, no digest is one.
+    """
+    return f"sk_{api_key_digest(credential)}" if credential.startswith("sk_") else credential
 
 
 class _Remembered(Generic[T]):

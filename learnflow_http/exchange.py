@@ -50,6 +50,7 @@ class Exchange:
         "receive",
         "request_id",
         "scope",
+        "started_ns",
     )
 
     def __init__(
@@ -58,7 +59,7 @@ class Exchange:
         self.scope = scope
         self.receive = receive
         self.request_id = request_id
-        self.now_ns = now_ns
+        self.started_ns = self.now_ns = now_ns
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = {}

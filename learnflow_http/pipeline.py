@@ -6,6 +6,7 @@ of the API carries the caller's rate limit, whatever its status.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,6 +36,9 @@ logger = logging.getLogger(LOGGER)
 
 ANONYMOUS = quotas("starter")
 """What an address may ask for without a credential."""
+
+_NOBODY_WAITED = 499
+"""What is noted of a request that was given up before its reply, since its client had gone; never sent."""
 
 Work = Callable[[Exchange], Awaitable[Reply]]
 
@@ -149,7 +153,7 @@ async def _shared(
         return Answer.of(operation.path, exchange.path, outcome.body, outcome.link)
 
     try:
-        return await services.answers.get(exchange.target, exchange.now_ns, read)
+        return await services.answers.get(exchange.target, read)
     except LearnFlowError as refusal:
         if call.actor is None or STATUS[refusal.code] == 503:
             raise
@@ -284,11 +288,13 @@ async def answer(
 ) -> None:
     """Answer one request to `endpoint` with what `work` makes of it; `limited` replies belong to the API and tell of
     its limits."""
-    started = services.clock_ns()
-    exchange = Exchange(scope, receive, next(services.request_ids), started, services.trusted_proxies)
+    exchange = Exchange(scope, receive, next(services.request_ids), services.clock_ns(), services.trusted_proxies)
     try:
         reply = await work(exchange)
-    except ClientDisconnectedError:
+    except (ClientDisconnectedError, asyncio.CancelledError) as left:
+        _note(services, endpoint, exchange, _NOBODY_WAITED)
+        if isinstance(left, asyncio.CancelledError):
+            raise
         return
     except LearnFlowError as error:
         reply = await _refuse(services, exchange, error)
@@ -297,12 +303,11 @@ async def answer(
         reply = _error_reply(services, exchange, LearnFlowError(Code.INTERNAL_ERROR))
     reply.headers.extend(await _common_headers(services, exchange, reply.status, limited=limited))
     await exchange.send(send, reply)
-    took_ns = max(0, services.clock_ns() - started)
-    note(services.metrics, endpoint, _asked(exchange), status=reply.status, took_ns=took_ns)
+    _note(services, endpoint, exchange, reply.status)
 
 
-def _asked(exchange: Exchange) -> Asked:
-    return Asked(
+def _note(services: Services, endpoint: Endpoint, exchange: Exchange, status: int) -> None:
+    asked = Asked(
         exchange.request_id,
         exchange.client_request_id,
         exchange.method,
@@ -311,6 +316,8 @@ def _asked(exchange: Exchange) -> Asked:
         exchange.actor,
         exchange.decision,
     )
+    took_ns = max(0, services.clock_ns() - exchange.started_ns)
+    note(services.metrics, endpoint, asked, status=status, took_ns=took_ns)
 
 
 async def _refuse(services: Services, exchange: Exchange, error: LearnFlowError) -> Reply:

@@ -56,7 +56,7 @@ class Asker:
     def __init__(self, size: int = 100_000) -> None:
         self.catalogue = Catalogue()
         self.metrics = Metrics()
-        self.answers = Answers(cast(Storage, self.catalogue), size, self.metrics)
+        self.answers = Answers(cast(Storage, self.catalogue), size, self.metrics, lambda: self.now_ns)
         self.now_ns = 0
         self.readings = 0
         self.held: asyncio.Event | None = None
@@ -76,7 +76,7 @@ class Asker:
     async def ask(self, target: str = "/") -> int:
         answer = self.answers.kept(target.encode(), self.now_ns)
         if answer is None:
-            answer = await self.answers.get(target.encode(), self.now_ns, self.read)
+            answer = await self.answers.get(target.encode(), self.read)
         return int(answer.body)
 
     def asking(self, target: str = "/") -> asyncio.Task[int]:
@@ -111,6 +111,16 @@ async def test_a_change_by_another_process_is_told_when_half_a_second_has_passed
     assert await asker.ask() == 1
     asker.now_ns = FRESH_FOR_NS
     assert await asker.ask() == 2
+
+
+async def test_who_was_long_on_the_way_neither_looks_again_nor_makes_the_next_one_look() -> None:
+    asker = Asker()
+    asker.now_ns = 10 * FRESH_FOR_NS
+    await asker.ask()
+    assert asker.answers.kept(b"/", asker.now_ns - FRESH_FOR_NS) is None  # by the time at which it came
+    await asker.answers.get(b"/", asker.read)
+    assert await asker.ask() == 1
+    assert (asker.readings, asker.catalogue.looks) == (1, 1)
 
 
 async def test_a_change_by_this_process_is_told_at_once() -> None:
@@ -252,7 +262,7 @@ async def test_an_error_is_told_to_all_who_wait_and_not_kept() -> None:
         await gate.wait()
         raise LearnFlowError(Code.COURSE_NOT_FOUND)
 
-    asking = [asyncio.ensure_future(asker.answers.get(b"/", 0, fail)) for _ in range(3)]
+    asking = [asyncio.ensure_future(asker.answers.get(b"/", fail)) for _ in range(3)]
     await turns()
     gate.set()
     told = await asyncio.gather(*asking, return_exceptions=True)

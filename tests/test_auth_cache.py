@@ -126,6 +126,20 @@ async def test_another_process_sees_the_end_of_a_credential_half_a_second_later(
     assert await elsewhere.refusal(texts[kind], world.now + FRESH_FOR) is code
 
 
+async def test_what_a_key_is_remembered_by_is_no_credential(
+    world: World, given_out: tuple[Credentials, dict[str, str]]
+) -> None:
+    """Who reads a backup has the digests, and nothing that lets anybody in."""
+    key = given_out[1]["key"]
+    here = Process(world)
+    assert await here.refusal(key, world.now) is None
+    assert here.authenticator.known(key, world.now) is not None
+    for remembered in here.authenticator._actors._entries:
+        for guess in (remembered, remembered.removeprefix("sk_"), api_key_digest(key)):
+            assert here.authenticator.known(guess, world.now) is None
+            assert await here.refusal(guess, world.now) in {Code.INVALID_TOKEN, Code.INVALID_API_KEY}
+
+
 @pytest.mark.parametrize(("kind", "end", "code"), ENDS)
 async def test_the_process_that_ended_a_credential_knows_it_at_once(
     world: World, given_out: tuple[Credentials, dict[str, str]], kind: str, end: str, code: Code

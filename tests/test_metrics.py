@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import http.client
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -247,6 +249,30 @@ async def test_a_refusal_that_is_not_foreseen_is_counted_and_told_as_it_is(world
     school = await school_on(world, "professional")
     assert told(await school.enrol(await school.course())) == (403, "forbidden")
     assert of(await figures(world), "payment_answers_total", mode="live", call="charge", outcome=OTHER) == 1
+
+
+async def test_a_request_whose_client_leaves_is_counted_and_noted(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, hangs = await figures(world), asyncio.Event()
+
+    async def hang(_work: Any) -> Any:
+        hangs.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "learnflow.http"):
+        patch.setattr(world.services.storage, "read", hang)
+        asking = asyncio.ensure_future(world.ask("GET", "/v1/courses?search=slow"))
+        await hangs.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    [line] = [record for record in caplog.records if record.name == "learnflow.http"]
+    noted = vars(line)["fields"]
+    assert (noted["path"], noted["status"]) == ("/v1/courses", 499)
+    found = await figures(world)
+    labels = {"method": "GET", "route": "/v1/courses", "status": "4xx"}
+    assert (of(found, "requests_total", **labels) or 0) - (of(before, "requests_total", **labels) or 0) == 1
 
 
 def test_the_connections_of_a_pool_are_told_of() -> None:

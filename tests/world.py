@@ -13,9 +13,10 @@ from learnflow_core.access import Actor, actor_for
 from learnflow_core.model import Account, Instant, Mode, Plan, Role, User
 from learnflow_core.ports import Context
 from learnflow_core.usecases import accounts, api_keys, tokens, users
-from learnflow_http.app import create_app, open_services, sweep
+from learnflow_http.app import create_app, open_services
 from learnflow_http.services import Services
 from learnflow_http.settings import load
+from learnflow_http.sweep import sweep
 
 NOW_NS = 1_705_311_000_000_000_000
 """2024-01-15T09:30:00Z, when every test begins."""

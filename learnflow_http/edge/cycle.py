@@ -57,8 +57,9 @@ class Cycle(RequestResponseCycle):
             if not self.response_complete and not self.disconnected:
                 log.error("the application returned without a complete reply")
                 await self._fail(Code.INTERNAL_ERROR)
-        except asyncio.CancelledError:  # the server stops, and has waited long enough
-            await self._fail(Code.SERVICE_UNAVAILABLE)
+        except asyncio.CancelledError:  # the server stops, and has waited long enough; or the client has gone
+            if not self.disconnected:
+                await self._fail(Code.SERVICE_UNAVAILABLE)
         except Exception:
             log.exception("the application failed outside its own handlers")
             await self._fail(Code.INTERNAL_ERROR)

@@ -39,11 +39,15 @@ def words_of(status: str, tokens: str) -> list[str]:
 
 async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
     """Count the courses that came to words, and those that left them."""
+    texts = Counter[tuple[str, str]]()
+    for before, after in changes:  # most are moves, whose words come to nothing before they are looked at
+        texts[after.status, after.search] += 1
+        if before is not None:
+            texts[before.status, before.search] -= 1
     counts = Counter[str]()
-    for before, after in changes:
-        if before is None or (before.status, before.search) != (after.status, after.search):
-            counts.subtract([] if before is None else words_of(before.status, before.search))
-            counts.update(words_of(after.status, after.search))
+    for text, change in texts.items():
+        if change:
+            counts.update(dict.fromkeys(words_of(*text), change))
     more = {word: change for word, change in counts.items() if change > 0}
     fewer = {word: -change for word, change in counts.items() if change < 0}
     if more:

@@ -1,0 +1,44 @@
+"""The sweep: what nobody waits for is done, and nothing of it waits for another part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_http.app import create_app
+from learnflow_http.sweep import sweep
+from tests.school import school_on, told
+from tests.world import World
+
+
+async def refuse(*_arguments: Any) -> Any:
+    raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+
+
+async def test_money_does_not_wait_for_a_count_that_cannot_be_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    school = await school_on(world, "professional")
+    school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+    course = await school.course()
+    assert told(await school.enrol(course)) == (503, "service_unavailable")
+    school.gateway.away = None
+    world.clock.advance(11)
+    monkeypatch.setattr("storage_backends.repository.courses.Courses.settle", refuse)
+    with pytest.raises(ExceptionGroup) as failed:
+        await sweep(world.services, purge=True)
+    assert [type(error) for error in failed.value.exceptions] == [LearnFlowError]
+    reply = await school.enrol(course)
+    assert (reply.status_code, reply.json()["status"]) == (200, "active")
+
+
+async def test_a_server_that_ends_keeps_when_its_keys_were_used(world: World) -> None:
+    account = await world.account()
+    key = await world.key(account)
+    app: Any = create_app(world.services)
+    async with app.lifespan_context(app):
+        await world.ask("GET", "/v1/account", key)
+    found = (await world.ask("GET", "/v1/api-keys", key)).json()["data"]
+    assert found[0]["last_used_at"] is not None
