@@ -52,7 +52,11 @@ def goal_cells(goal: Mapping[str, Any]) -> list[str]:
     """A judged goal as a row under `GOALS_HEAD`."""
     if goal["found"] is None:
         return [goal["goal"], goal["asked"], "not measured", ""]
-    return [goal["goal"], goal["asked"], f"{goal['found']:.3g}", "met" if goal["met"] else "missed"]
+    return [goal["goal"], goal["asked"], _figure(goal["found"]), "met" if goal["met"] else "missed"]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def median(row: Row, figure: str) -> float:

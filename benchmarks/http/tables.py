@@ -92,7 +92,7 @@ def _cells(name: str, row: Mapping[str, Any], beside: Mapping[str, Any]) -> list
         f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}",
         *(f"{median(row, figure):,.2f}" for figure in ("p50_ms", "p99_ms")),
         *(f"{median(row, figure):,.0f}" for figure in ("cpu_us", "database_cpu_us")),
-        f"{part:.2g}" if part < 0.1 else f"{part:.2f}",
+        f"{part:.2f}" if part >= 0.1 else f"{part:.3f}" if part >= 0.001 else "< 0.001",
     ]
 
 
