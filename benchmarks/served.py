@@ -1,8 +1,8 @@
 """`python -m benchmarks.served …` is `learnflow …` with two quotas that nobody reaches.
 
 A benchmark asks more in a second than other plans allow in a day, and the Enterprise plan has no quota of the day. Here
-it has one that nobody reaches, so that every request is counted twice, as it is for most callers. So has the Professional
-plan, whose accounts pay for courses where those of the Enterprise plan have licences.
+it has one that nobody reaches, so that every request is counted twice, as it is for most callers. So has Professional,
+whose accounts pay for courses for which those of the Enterprise plan have licences.
 """
 
 from __future__ import annotations

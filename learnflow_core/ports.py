@@ -367,6 +367,10 @@ class Transaction(Protocol):
     replies: Replies
     sandbox_charges: SandboxCharges
 
+    async def alone(self) -> None:
+        """Called by work that was given with a subject, before it does what other subjects' works may do too other than
+        by a guarded change: from here on nothing of others comes between its statements, if need be by a new start."""
+
     async def purge(self, now: Instant) -> None:
         """Forget what time has made worthless: expired families and revocations, replies older than 24 hours."""
 
@@ -380,8 +384,14 @@ class Storage(Protocol):
     async def read(self, work: Work[T]) -> T:
         """Run work that changes nothing, on one snapshot."""
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work that changes something; what it returns is answered once it is durable."""
+    async def write(self, work: Work[T], *, subject: str | None = None) -> T:
+        """Run work that changes something; what it returns is answered once it is durable.
+
+        Work is as if it ran by itself. With a `subject` (a text that names whose business it is) it may share a
+        transaction with such works of other subjects, which is quicker where many write, and their statements may then
+        come between its own: it must decide by what only works of its subject, or works without one, change, and by
+        changes that are guarded (`take_seat`, `take_license`, `add`). See `Transaction.alone`.
+        """
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         """From now on, call `changed` in the event loop when a write through this storage has given the catalogue

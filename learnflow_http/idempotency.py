@@ -66,6 +66,11 @@ class Key(msgspec.Struct, frozen=True):
         scope = hashlib.sha256(f"{caller}\0{request}".encode()).hexdigest()
         return cls(scope, key, hashlib.sha256(_canonical(body)).hexdigest(), now)
 
+    @property
+    def subject(self) -> str:
+        """Whose business works under the key are."""
+        return f"{self.scope} {self.key}"
+
     def reply(self, status: int, body: bytes) -> Reply:
         """What is kept under the key."""
         return Reply(fingerprint=self.fingerprint, status=status, body=body, claimed_at=self.now)
@@ -102,9 +107,11 @@ async def once(storage: Storage, key: Key, run: Callable[[], Awaitable[Outcome]]
         await _remember(storage, key, refusal)
         raise
     except BaseException:
-        await asyncio.shield(storage.write(lambda tx: tx.replies.drop(key.scope, key.key)))
+        drop = storage.write(lambda tx: tx.replies.drop(key.scope, key.key), subject=key.subject)
+        await asyncio.shield(drop)
         raise
-    await storage.write(lambda tx: tx.replies.put(key.scope, key.key, key.reply(outcome.status, outcome.kept)))
+    reply = key.reply(outcome.status, outcome.kept)
+    await storage.write(lambda tx: tx.replies.put(key.scope, key.key, reply), subject=key.subject)
     return outcome
 
 
@@ -118,13 +125,15 @@ async def _claim(storage: Storage, key: Key) -> Reply | None:
             return None
         return kept
 
-    kept = await storage.write(claim)
+    kept = await storage.write(claim, subject=key.subject)
     for _ in range(round(WAIT_S / POLL_S)):
         if kept is None or kept.status != RUNNING:
             return kept
         _check_same_body(key, kept)
         await asyncio.sleep(POLL_S)
-        kept = await storage.read(lambda tx: tx.replies.get(key.scope, key.key)) or await storage.write(claim)
+        kept = await storage.read(lambda tx: tx.replies.get(key.scope, key.key)) or await storage.write(
+            claim, subject=key.subject
+        )
     raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "The first request with this key is still running.", retry_after_s=1)
 
 
@@ -159,7 +168,7 @@ async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None
         elif there is not None and there.status == RUNNING:
             await tx.replies.drop(key.scope, key.key)
 
-    await storage.write(work)
+    await storage.write(work, subject=key.subject)
 
 
 def _canonical(body: bytes) -> bytes:

@@ -23,6 +23,8 @@ EVERY_S: Final = 1.0
 PURGE_EVERY: Final[Instant] = 600 * SECOND
 
 _SETTLED_AT_ONCE: Final = 500
+_COUNTS: Final = "numbers of students"
+"""The subject of settling: beside those that take seats, it would wait for them in a circle."""
 _ROUNDS: Final = 20
 """So often are courses settled in one sweep: whoever enrols faster than that is counted by the next one."""
 _MOST_TOLD: Final = 1_000
@@ -81,7 +83,7 @@ async def _tell_of_unresolved(services: Services, now: Instant) -> None:
 async def _count(services: Services) -> None:
     """Bring numbers of students, and what is counted of courses, up to date."""
     for _ in range(_ROUNDS):
-        settled = await services.storage.write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE))
+        settled = await services.storage.write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE), subject=_COUNTS)
         await services.storage.write(lambda tx: tx.courses.tally())
         if settled < _SETTLED_AT_ONCE:
             break

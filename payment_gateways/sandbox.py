@@ -48,4 +48,6 @@ class SandboxGateway:
         await self._keep(f"refund:{payment.id}", payment, REFUNDED)
 
     async def _keep(self, key: str, payment: Payment, outcome: str) -> str:
-        return await self._storage.write(lambda tx: tx.sandbox_charges.add(key, outcome, payment.updated_at))
+        return await self._storage.write(
+            lambda tx: tx.sandbox_charges.add(key, outcome, payment.updated_at), subject=f"sandbox {key}"
+        )

@@ -116,6 +116,10 @@ class DriverTransaction(Protocol):
             raise
         await self.rows("RELEASE inner_work")
 
+    async def alone(self) -> None:
+        """Share the transaction with nobody from here on; a work that does is begun anew in one of its own."""
+        return
+
     tested: str
     """The column of `courses` that `tests` looks at."""
 
@@ -182,8 +186,9 @@ class Driver(Protocol):
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same)."""
+    async def write(self, work: Work[T], *, subject: str | None = None) -> T:
+        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same); with a
+        `subject`, one that it may share as `learnflow_core.ports.Storage.write` says."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from learnflow_core.errors import LearnFlowError
 from storage_backends.driver import Connections, OverdueError, UncertainError, Work, unavailable
 from storage_backends.postgres_pool import Connection, Pool
+from storage_backends.postgres_together import Together
 from storage_backends.postgres_transaction import (
     FAILURES,
     AgainError,
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 STATEMENT_S: Final = 10.0
 """How long one statement of a write may take."""
+SHARED_IDLE_S: Final = 2.0
+"""How long nothing may happen in a transaction that works share."""
 TOGETHER: Final = 2
 """How often a write is tried beside others, before it is given the database for itself."""
 
@@ -30,6 +33,11 @@ _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT_READ: Final = f"{_READ}; SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"
 _WRITE: Final = f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
 _WRITE_TOGETHER: Final = f"{_WRITE}; LOCK TABLE gate IN ROW SHARE MODE"
+# One after the other, beside those above. Others wait for this lock: who vanishes while holding it is soon given up.
+_WRITE_SHARED: Final = (
+    f"{_WRITE}; SET LOCAL idle_in_transaction_session_timeout = {SHARED_IDLE_S * 1000:.0f}; "
+    "LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE"
+)
 _WRITE_ALONE: Final = f"{_WRITE}; LOCK TABLE gate IN EXCLUSIVE MODE"
 
 
@@ -44,6 +52,7 @@ class PostgresDriver:
         self._read_deadline_s = read_deadline_s
         self._clock = clock
         self._writes: set[asyncio.Task[Any]] = set()
+        self._together = Together(self._attempt_shared, self._write)
 
     @property
     def connections(self) -> Callable[[], Connections]:
@@ -54,7 +63,10 @@ class PostgresDriver:
         left, begin = (_without_end, _PATIENT_READ) if patient else (self._deadline(), _READ)
         return await self._returned(connection, _attempt(connection, begin, work, left))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None) -> T:
+        return await (self._write(work) if subject is None else self._together.write(work, subject))
+
+    async def _write(self, work: Work[T]) -> T:
         connection = await self._pool.take()
         # A task of its own: it goes on when its caller is cancelled.
         task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work)))
@@ -64,6 +76,10 @@ class PostgresDriver:
 
     async def close(self) -> None:
         await self._pool.close()
+
+    async def _attempt_shared(self, work: Callable[[PostgresTransaction], Awaitable[None]]) -> None:
+        connection = await self._pool.take()
+        await self._returned(connection, _attempt(connection, _WRITE_SHARED, work, _a_statement, writes=True))
 
     async def _returned(self, connection: Connection, transaction: Coroutine[Any, Any, T]) -> T:
         """What the transaction comes to; the connection goes back to the pool."""
@@ -110,7 +126,12 @@ async def _written(connection: Connection, work: Work[T]) -> T:
 
 
 async def _attempt(
-    connection: Connection, begin: str, work: Work[T], left: Callable[[], float | None], *, writes: bool = False
+    connection: Connection,
+    begin: str,
+    work: Callable[[PostgresTransaction], Awaitable[T]],
+    left: Callable[[], float | None],
+    *,
+    writes: bool = False,
 ) -> T:
     """Run the work once, in a transaction that is still open when this raises."""
     await _say(connection, begin, left())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from types import coroutine
 from typing import Any, Final, TypeVar
 
@@ -96,6 +97,21 @@ class PostgresTransaction(DriverTransaction):
         with self._asking() as (connection, timeout):
             return [tuple(row) for row in await connection.fetch(sql, *args, timeout=timeout)]
 
+    async def each(self, sql: str, args: Sequence[Sequence[Value]]) -> Sequence[Sequence[Row]]:
+        """What `rows` answers to each of these arguments, in one round trip."""
+        if len(args) == 1:
+            return [await self.rows(sql, *args[0])]
+        answers: list[list[Row]] = [[] for _ in args]
+        with self._asking() as (connection, timeout):
+            if not _answers(sql):
+                await connection.executemany(sql, args, timeout=timeout)
+                return answers
+            numbered = [(*values, number) for number, values in enumerate(args)]
+            for row in await connection.fetchmany(_numbered(sql, len(args[0]) + 1), numbered, timeout=timeout):
+                number, *columns = row
+                answers[number].append(tuple(columns))
+        return answers
+
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         # Markers are left to the statement's other conditions: there is an index for those, and the two combine well.
         del markers
@@ -148,6 +164,17 @@ class PostgresTransaction(DriverTransaction):
             return RuntimeError("work that was given to read tried to write")
         meaning = translated(error, closed=closed)
         return unavailable() if self._writes and isinstance(meaning, OverdueError) else meaning
+
+
+def _answers(sql: str) -> bool:
+    """Whether a statement answers rows."""
+    return sql.startswith(("SELECT", "WITH")) or " RETURNING " in sql
+
+
+@lru_cache(maxsize=512)
+def _numbered(sql: str, parameter: int) -> str:
+    """The statement with the value of one more parameter before each row: the library tells not whose a row is."""
+    return f"WITH asked AS ({sql}) SELECT CAST(${parameter} AS BIGINT), asked.* FROM asked"  # noqa: S608 - our own
 
 
 def patience(left: float | None) -> float | None:

@@ -74,7 +74,9 @@ async def enroll(storage: Storage, gateways: Gateways, actor: Actor, new: NewEnr
     """
     gateway = gateways[actor.mode]
     for _ in range(ATTEMPTS):
-        place = await storage.write(lambda tx: _reserve(tx, gateway, actor, new, ctx))
+        place = await storage.write(
+            lambda tx: _reserve(tx, gateway, actor, new, ctx), subject=f"{new.user_id} {new.course_id}"
+        )
         if place.payment is None:
             return Enrolled(place.enrollment, place.created)
         enrollment, refusal = await _charge(storage, gateway, place.payment, ctx)
@@ -258,7 +260,8 @@ async def _charge(
 ) -> tuple[Enrollment, Code | None]:
     """Ask the payment service about a pending enrolment, and confirm or release it; the refusal, if it was refused."""
     refusal = await gateway.charge(payment)
-    return await storage.write(lambda tx: _resolve(tx, payment.id, refusal, ctx)), refusal
+    resolved = await storage.write(lambda tx: _resolve(tx, payment.id, refusal, ctx), subject=payment.id)
+    return resolved, refusal
 
 
 async def _refund(storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context) -> None:

@@ -42,6 +42,9 @@ class Repository:
         """Whether what the catalogue shows was changed."""
         return self._courses.changed
 
+    async def alone(self) -> None:
+        await self._tx.alone()
+
     async def purge(self, now: Instant) -> None:
         await purge(self._tx, now)
 
@@ -61,7 +64,7 @@ class RepositoryStorage:
     async def read(self, work: Work[T]) -> T:
         return await self._driver.read(lambda tx: work(Repository(tx)))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None) -> T:
         tries: list[Repository] = []
 
         def run(tx: DriverTransaction) -> Awaitable[T]:
@@ -69,7 +72,7 @@ class RepositoryStorage:
             return work(tries[-1])
 
         try:
-            return await self._driver.write(run)
+            return await self._driver.write(run, subject=subject)
         finally:
             if any(each.changed_catalogue for each in tries):
                 self._catalogue_changed()
