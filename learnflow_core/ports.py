@@ -83,6 +83,7 @@ class EnrollmentQuery(msgspec.Struct, frozen=True):
     """Which enrolments a list shows, the latest first (`enrolled_at`).
 
     Within `mode`: those of the account's users, or (`seen_by`) a user's own and those in the courses the user created.
+    `status` is as of `now`: an active one whose access is over counts as expired.
     """
 
     mode: Mode
@@ -92,6 +93,7 @@ class EnrollmentQuery(msgspec.Struct, frozen=True):
     course_id: str | None = None
     status: EnrollmentStatus | None = None
     updated_since: Instant | None = None
+    now: Instant = 0
 
 
 class CertificateQuery(msgspec.Struct, frozen=True):
@@ -118,6 +120,9 @@ class Accounts(Protocol):
 
     async def list(self, paging: Paging) -> Slice[Account]:
         """All accounts, the oldest first."""
+
+    async def licenses_taken(self, account_id: str, mode: Mode) -> int:
+        """How many live enrolments hold a licence."""
 
     async def take_license(self, account_id: str, mode: Mode) -> bool:
         """Take one licence, unless all are in use (then False, and nothing changes)."""
@@ -198,6 +203,9 @@ class Courses(Protocol):
     async def name_category(self, slug: str, name: str) -> None:
         """Give a category its name, unless it has one."""
 
+    async def seats_taken(self, course_id: str, mode: Mode) -> int:
+        """How many live enrolments hold a seat."""
+
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         """Take one seat, unless all are taken (then False, and nothing changes). Exact under any concurrency."""
 
@@ -239,6 +247,10 @@ class Enrollments(Protocol):
     async def live_of_user(self, user_id: str) -> Sequence[Enrollment]:
         """Every live enrolment of a user."""
 
+    async def overdue(self, now: Instant, limit: int, course_id: str | None = None) -> Sequence[Enrollment]:
+        """Active enrolments whose access is over, those that were over first before the others; of one course, where
+        one is given."""
+
 
 class Payments(Protocol):
     """What was charged, refused and refunded, and the methods it was paid with."""
@@ -250,10 +262,17 @@ class Payments(Protocol):
         """The payment with this id."""
 
     async def put(self, payment: Payment) -> None:
-        """Replace the status of the payment with this id."""
+        """Replace the status of the payment with this id, and when it is due."""
 
-    async def unresolved(self, before: Instant, limit: int) -> Sequence[Payment]:
-        """Payments that have been `charging` or `refunding` since before an instant, the oldest first."""
+    async def claim(self, now: Instant, limit: int, *, lease: Instant, doublings: int) -> Sequence[Payment]:
+        """Take up at most `limit` payments that are due, those that were taken up least often first.
+
+        Each counts one more try and is due again after `lease`, doubled by every earlier try but no more often than
+        `doublings` times. Until then nobody else is given it, however many ask at once.
+        """
+
+    async def unresolved(self, before: Instant, limit: int) -> int:
+        """How many payments have been unresolved since before an instant; counted up to `limit`."""
 
     async def add_method(self, method: PaymentMethod) -> None:
         """Keep a new payment method."""

@@ -6,38 +6,16 @@ as required.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from learnflow_core import model
 from learnflow_core.access import Actor
-from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import Price
+from learnflow_core.instants import timestamp
 from learnflow_core.limiter import Decision
 from learnflow_core.model import CourseStatus, EnrollmentStatus, Instant, Level, Mode, Plan, Role, Section
 from learnflow_core.usecases.api_keys import MadeKey
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ZONED = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-def timestamp(at: Instant) -> str:
-    """An instant as RFC 3339, in UTC with a `Z` and whole seconds."""
-    text: str = msgspec.to_builtins(datetime.fromtimestamp(at // model.SECOND, UTC))  # strftime takes six times as long
-    return text
-
-
-def instant(text: str, *, param: str) -> Instant:
-    """The instant an RFC 3339 text names, whatever its offset; `invalid_parameter` for any other text."""
-    try:
-        at = msgspec.convert(text, _ZONED)
-    except msgspec.ValidationError as error:
-        message = f"{param} must be a time such as 2024-01-15T09:30:00Z (RFC 3339, with an offset or Z)."
-        raise LearnFlowError(Code.INVALID_PARAMETER, message, param=param) from error
-    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _maybe(at: Instant | None) -> str | None:
@@ -62,7 +40,9 @@ class CourseItem(msgspec.Struct, frozen=True):
 
 
 class Course(CourseItem, frozen=True):
-    """A course whole. `seats` null: no limit; 0: closed."""
+    """A course whole. `seats` null: no limit; 0: closed. It takes enrolments from `enrolls_from` until `enrolls_until`
+    (null: open on that side), and each ends `access_days` after it began (null: never). `version` grows when its price
+    or its access change."""
 
     description: str
     language: str
@@ -70,6 +50,10 @@ class Course(CourseItem, frozen=True):
     status: CourseStatus
     seats: int | None
     prerequisites: tuple[str, ...]
+    enrolls_from: str | None
+    enrolls_until: str | None
+    access_days: int | None
+    version: int
     external_id: str | None
     created_at: str
     updated_at: str
@@ -275,6 +259,10 @@ def course(course: model.Course) -> Course:
         status=course.status,
         seats=course.seats,
         prerequisites=course.prerequisites,
+        enrolls_from=_maybe(course.enrolls_from),
+        enrolls_until=_maybe(course.enrolls_until),
+        access_days=course.access_days,
+        version=course.version,
         external_id=course.external_id,
         created_at=timestamp(course.created_at),
         updated_at=timestamp(course.updated_at),

@@ -10,6 +10,7 @@ from msgspec import Meta
 from learnflow_core.access import SCOPES
 from learnflow_core.errors import Code
 from learnflow_core.fields import Title
+from learnflow_core.instants import instant
 from learnflow_core.model import Mode
 from learnflow_core.usecases import api_keys
 from learnflow_http import wire
@@ -36,7 +37,7 @@ async def _create_key(tx: Any, call: Call) -> Any:
         name=new.name,
         scopes=new.scopes,
         mode=new.mode,
-        expires_at=wire.instant(new.expires_at, param="expires_at") if new.expires_at is not None else None,
+        expires_at=instant(new.expires_at, param="expires_at") if new.expires_at is not None else None,
         ctx=call.ctx,
     )
 

@@ -9,8 +9,9 @@ from msgspec import Meta
 
 from learnflow_core.errors import Code
 from learnflow_core.fields import PlainText
+from learnflow_core.instants import instant
 from learnflow_core.model import DAY, EnrollmentStatus
-from learnflow_core.usecases import enrollments, visible
+from learnflow_core.usecases import enrollments
 from learnflow_http import wire
 from learnflow_http.call import Call
 from learnflow_http.operations.row import STAFF, Operation
@@ -43,7 +44,8 @@ async def _list_enrollments(tx: Any, call: Call) -> Any:
         user_id=filters.user_id,
         course_id=filters.course_id,
         status=filters.status,
-        updated_since=wire.instant(since, param="updated_since") if since is not None else None,
+        updated_since=instant(since, param="updated_since") if since is not None else None,
+        now=call.ctx.now,
     )
 
 
@@ -99,7 +101,7 @@ ENROLLMENTS = (
         summary="Read an enrolment",
         tag="Enrollments",
         kind="read",
-        run=lambda tx, call: visible.get_enrollment(tx, call.actor, call.path["id"]),
+        run=lambda tx, call: enrollments.read_enrollment(tx, call.actor, call.path["id"], call.ctx),
         reply=wire.EnrollmentDetail,
         show=wire.enrollment_detail,
         scope="enrollments:read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import DAY
 from learnflow_core.usecases import users, visible
 from learnflow_http import wire
 from learnflow_http.call import Call
@@ -20,6 +21,11 @@ async def _own_user(tx: Any, call: Call) -> Any:
 
 async def _hash_password(services: Services, body: Any) -> str | None:
     return await services.passwords.hash(body.password) if isinstance(body.password, str) else None
+
+
+async def _delete_user(services: Services, call: Call) -> Any:
+    window = services.settings.refund_window_days * DAY
+    return await services.storage.write(lambda tx: users.delete_user(tx, call.actor, call.path["id"], window, call.ctx))
 
 
 USERS = (
@@ -99,7 +105,8 @@ USERS = (
         name="deleteUser",
         summary="Erase a user's personal data, and keep the books",
         tag="Users",
-        run=lambda tx, call: users.delete_user(tx, call.actor, call.path["id"], call.ctx),
+        kind="saga",
+        run=_delete_user,
         reply=wire.User,
         show=wire.user,
         scope="users:write",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from learnflow_core.model import (
+    UNRESOLVED_STATUSES,
     Account,
     ApiKey,
     Certificate,
@@ -152,9 +153,12 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
         "method_id": "pm_1",
         "token": "tok_visa",
         "amount": Money(4999, "USD"),
+        "course_version": 1,
         "status": "charging",
         "created_at": NOW,
         "updated_at": NOW,
+        "due_at": NOW if changes.get("status", "charging") in UNRESOLVED_STATUSES else None,
+        "tries": 0,
     }
     return Payment(**{**fields, **changes})
 

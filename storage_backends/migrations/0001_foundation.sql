@@ -140,6 +140,10 @@ CREATE TABLE courses (
     status TEXT COLLATE "C" NOT NULL CHECK (status IN ('draft', 'published', 'archived')),
     language TEXT COLLATE "C" NOT NULL CHECK (length(language) BETWEEN 1 AND 35),
     prerequisites TEXT COLLATE "C" NOT NULL,
+    enrolls_from BIGINT,
+    enrolls_until BIGINT,
+    access_days BIGINT CHECK (access_days > 0),
+    version BIGINT NOT NULL CHECK (version > 0),
     external_id TEXT COLLATE "C" CHECK (length(external_id) BETWEEN 1 AND 128),
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
@@ -207,8 +211,10 @@ CREATE UNIQUE INDEX enrollments_live ON enrollments (user_id, course_id)
 CREATE INDEX enrollments_of_account ON enrollments (account_id, mode, enrolled_at, id);
 CREATE INDEX enrollments_of_user ON enrollments (user_id, enrolled_at, id);
 CREATE INDEX enrollments_of_course ON enrollments (course_id, enrolled_at, id);
+CREATE INDEX enrollments_expiring ON enrollments (expires_at, id) WHERE status = 'active' AND expires_at IS NOT NULL;
 
--- What was charged for enrolments, written down before the payment service is asked.
+-- What was agreed for enrolments, written down before the payment service is asked. `due_at` is when an unresolved one is
+-- to be carried on; who takes it up moves that into the future first, and so keeps others from it.
 CREATE TABLE payments (
     id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     enrollment_id TEXT COLLATE "C" NOT NULL REFERENCES enrollments (id),
@@ -217,13 +223,17 @@ CREATE TABLE payments (
     token TEXT COLLATE "C" NOT NULL,
     amount BIGINT NOT NULL CHECK (amount > 0),
     currency TEXT COLLATE "C" NOT NULL CHECK (length(currency) = 3),
+    course_version BIGINT NOT NULL CHECK (course_version > 0),
     status TEXT COLLATE "C" NOT NULL
-        CHECK (status IN ('charging', 'charged', 'declined', 'refunding', 'refunded')),
+        CHECK (status IN ('charging', 'reversing', 'charged', 'declined', 'refunding', 'refunded')),
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL
+    updated_at BIGINT NOT NULL,
+    due_at BIGINT,
+    tries BIGINT NOT NULL CHECK (tries >= 0),
+    CHECK ((status IN ('charging', 'reversing', 'refunding')) = (due_at IS NOT NULL))
 );
 CREATE INDEX payments_of_enrollment ON payments (enrollment_id);
-CREATE INDEX payments_unresolved ON payments (updated_at, id) WHERE status IN ('charging', 'refunding');
+CREATE INDEX payments_due ON payments (due_at, id) WHERE due_at IS NOT NULL;
 
 -- Means of payment that the payment service keeps for users.
 CREATE TABLE payment_methods (

@@ -83,6 +83,7 @@ _TAKE_SEAT = {
     f"WHERE id = $1 AND (seats IS NULL OR {mode}_taken < seats) RETURNING id"
     for mode in MODES
 }
+_SEATS_TAKEN = {mode: f"SELECT {mode}_taken FROM courses WHERE id = $1" for mode in MODES}
 _FREE_SEAT = {mode: f"UPDATE courses SET {mode}_taken = {mode}_taken - 1 WHERE id = $1" for mode in MODES}
 
 
@@ -165,6 +166,11 @@ class Courses:
     async def name_category(self, slug: str, name: str) -> None:
         if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
             await self._change(crc32(slug.encode()))
+
+    async def seats_taken(self, course_id: str, mode: Mode) -> int:
+        row = await self._tx.row(_SEATS_TAKEN[mode], course_id)
+        assert row is not None, "callers have just read the course"
+        return int(row[0])
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
