@@ -76,6 +76,8 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         decision=exchange.decision,
         ctx=Context(exchange.now, services.random_bytes),
     )
+    if operation.rehearsal is not None and query.dry_run == "true":
+        operation = operation.rehearsal
     encode = _encoder(operation, exchange, call, pairs, filters)
     if operation.shared is not None and operation.shared(call):
         shared = await _shared(services, operation, exchange, call, encode)

@@ -6,16 +6,21 @@ as required.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from learnflow_core import model
 from learnflow_core.access import Actor
+from learnflow_core.admission import Rule, Verdict
 from learnflow_core.fields import Price
 from learnflow_core.instants import timestamp
 from learnflow_core.limiter import Decision
 from learnflow_core.model import CourseStatus, EnrollmentStatus, Instant, Level, Mode, Plan, Role, Section
+from learnflow_core.usecases import rehearsal as rehearsals
 from learnflow_core.usecases.api_keys import MadeKey
+from learnflow_core.usecases.rehearsal import Outcome
 
 
 def _maybe(at: Instant | None) -> str | None:
@@ -109,6 +114,37 @@ class EnrollmentDetail(Enrollment, frozen=True):
     completed_at: str | None
     expires_at: str | None
     certificate_id: str | None
+
+
+class RuleVerdict(msgspec.Struct, frozen=True):
+    """What one rule of enrolling says: it passes, or with which error it would refuse."""
+
+    rule: Rule
+    passes: bool
+    code: str | None
+    message: str | None
+    details: dict[str, Any] | None
+
+
+class Rehearsal(msgspec.Struct, frozen=True):
+    """What enrolling would come to, as far as can be told without asking the payment service.
+
+    `charge` is what would be charged (null: nothing), and `licensed` whether a licence of the account would stand in
+    for it. `enrollment_id` names the enrolment there is already. `seats_left` null: no limit; `expires_at` null: never.
+    `rules` are those that would be asked, in their order; the first that does not pass is the error that would come.
+    """
+
+    user_id: str
+    course_id: str
+    course_version: int
+    outcome: Outcome
+    enrollment_id: str | None
+    price: Price
+    charge: Price | None
+    licensed: bool
+    seats_left: int | None
+    expires_at: str | None
+    rules: tuple[RuleVerdict, ...]
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -321,6 +357,32 @@ def enrollment_detail(enrollment: model.Enrollment) -> EnrollmentDetail:
         expires_at=_maybe(enrollment.expires_at),
         certificate_id=enrollment.certificate_id,
     )
+
+
+def rehearsal(found: rehearsals.Rehearsal) -> Rehearsal:
+    """What enrolling would come to."""
+    is_new = found.existing is None
+    price = Price.of(found.course.price)
+    return Rehearsal(
+        user_id=found.user.id,
+        course_id=found.course.id,
+        course_version=found.course.version,
+        outcome=found.outcome,
+        enrollment_id=None if found.existing is None else found.existing.id,
+        price=price,
+        charge=price if is_new and found.way == "charge" else None,
+        licensed=found.way == "license" if found.existing is None else found.existing.licensed,
+        seats_left=found.seats_left,
+        expires_at=_maybe(found.expires_at),
+        rules=tuple(map(_verdict, found.verdicts)),
+    )
+
+
+def _verdict(verdict: Verdict) -> RuleVerdict:
+    refusal = verdict.refusal
+    if refusal is None:
+        return RuleVerdict(verdict.rule, True, None, None, None)
+    return RuleVerdict(verdict.rule, False, refusal.code.value, refusal.message, refusal.details)
 
 
 def certificate(certificate: model.Certificate) -> Certificate:

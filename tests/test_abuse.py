@@ -226,13 +226,6 @@ async def test_what_is_kept_of_an_erased_person_names_them_no_more(world: World)
     assert methods.items == []
 
 
-async def test_whoever_asks_for_a_rehearsal_is_refused_and_not_charged(world: World) -> None:
-    _, _, key, new = await pending(world)
-    reply = await world.ask("POST", "/v1/enrollments?dry_run=true", key, new)
-    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "dry_run")
-    assert (await world.ask("GET", "/v1/enrollments", key)).json()["data"] == []
-
-
 async def test_a_key_that_ends_makes_none_that_outlives_it(world: World) -> None:
     account = await world.account()
     ending = await world.key(account, expires_at=world.now + 3_600_000_000)

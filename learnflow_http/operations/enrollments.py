@@ -11,10 +11,12 @@ from learnflow_core.errors import Code
 from learnflow_core.fields import PlainText
 from learnflow_core.instants import instant
 from learnflow_core.model import DAY, EnrollmentStatus
-from learnflow_core.usecases import enrollments
+from learnflow_core.usecases import enrollments, rehearsal
+from learnflow_core.usecases.rehearsal import Rehearsal
 from learnflow_http import wire
 from learnflow_http.call import Call
 from learnflow_http.operations.row import STAFF, Operation
+from learnflow_http.services import Services
 
 
 class EnrollmentFilters(msgspec.Struct, frozen=True):
@@ -27,11 +29,12 @@ class EnrollmentFilters(msgspec.Struct, frozen=True):
 
 
 class EnrollingOptions(msgspec.Struct, frozen=True):
-    """How to enrol. Rehearsing is not there yet, and whoever asks for it must not be charged instead."""
+    """How to enrol."""
 
-    dry_run: Annotated[Literal["false"] | None, Meta(description="Rehearsals are refused: `true` is no value yet.")] = (
-        None
-    )
+    dry_run: Annotated[
+        Literal["true", "false"] | None,
+        Meta(description="`true`: answer what would happen, rule by rule, and change nothing."),
+    ] = None
 
 
 async def _list_enrollments(tx: Any, call: Call) -> Any:
@@ -48,6 +51,25 @@ async def _list_enrollments(tx: Any, call: Call) -> Any:
         now=call.ctx.now,
     )
 
+
+async def _rehearse(services: Services, call: Call) -> Rehearsal:
+    return await services.storage.read(
+        lambda tx: rehearsal.rehearse(tx, services.gateways, call.actor, call.body, call.ctx)
+    )
+
+
+_REHEARSAL = Operation(
+    method="POST",
+    path="/v1/enrollments",
+    name="rehearseEnrollment",
+    summary="Tell what enrolling would come to",
+    tag="Enrollments",
+    kind="saga",
+    run=_rehearse,
+    reply=wire.Rehearsal,
+    show=wire.rehearsal,
+    has_effect=False,
+)
 
 ENROLLMENTS = (
     Operation(
@@ -79,6 +101,7 @@ ENROLLMENTS = (
         status=lambda enrolled: 201 if enrolled.created else 200,
         query=EnrollingOptions,
         body=enrollments.NewEnrollment,
+        rehearsal=_REHEARSAL,
         scope="enrollments:write",
         errors=(
             Code.USER_NOT_FOUND,

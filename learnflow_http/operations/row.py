@@ -26,7 +26,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     depend on the answer. `kept` is what an idempotency key keeps of a reply. `secret`: the reply holds one, and is
     never stored. `shared`: of a call, whether the answer to somebody unknown is everybody's, and only the catalogue
     decides it, so that it is kept (`learnflow_http.answers`). `revokes`: what is remembered of credentials may be wrong
-    after it.
+    after it. `rehearsal` is done in its place where the query says `dry_run=true`, and `has_effect` is false of one:
+    there is nothing that an idempotency key could keep from happening twice.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -51,10 +52,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     kept: Callable[[Any], Any] = lambda shown: shown
     secret: bool = False
     shared: Callable[[Call], bool] | None = None
+    rehearsal: Operation | None = None
+    has_effect: bool = True
     revokes: bool = False
     errors: tuple[Code, ...] = ()
 
     @property
     def idempotent(self) -> bool:
         """Whether an `Idempotency-Key` is honoured."""
-        return self.method in ("POST", "PATCH") and not self.path.startswith("/v1/auth/")
+        return self.method in ("POST", "PATCH") and not self.path.startswith("/v1/auth/") and self.has_effect
