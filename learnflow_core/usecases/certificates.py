@@ -12,9 +12,9 @@ from learnflow_core.ports import CertificateQuery, Context, Paging, Transaction
 from learnflow_core.usecases.visible import get_certificate, narrowed
 
 
-async def issue(tx: Transaction, enrollment: Enrollment, course: Course, user: User, ctx: Context) -> Certificate:
-    """Keep a certificate for an enrolment that has just been completed."""
-    certificate = Certificate(
+def certificate_for(enrollment: Enrollment, course: Course, user: User, ctx: Context) -> Certificate:
+    """The certificate for an enrolment that has just been completed."""
+    return Certificate(
         id=ctx.new_id("crt"),
         account_id=enrollment.account_id,
         mode=enrollment.mode,
@@ -26,8 +26,6 @@ async def issue(tx: Transaction, enrollment: Enrollment, course: Course, user: U
         issued_at=ctx.now,
         revoked_at=None,
     )
-    await tx.certificates.add(certificate)
-    return certificate
 
 
 async def list_certificates(

@@ -149,7 +149,7 @@ async def set_progress(
     if changed == enrollment:
         return enrollment
     if changed.status == "completed":
-        changed = await _certified(tx, changed, ctx)
+        return await _complete(tx, changed, ctx)
     await tx.enrollments.put(changed)
     return changed
 
@@ -230,10 +230,14 @@ def _require(refusal: LearnFlowError | None) -> None:
         raise refusal
 
 
-async def _certified(tx: Transaction, completed: Enrollment, ctx: Context) -> Enrollment:
+async def _complete(tx: Transaction, completed: Enrollment, ctx: Context) -> Enrollment:
     course = await tx.courses.get(completed.course_id)
     user = await tx.users.get(completed.user_id)
     assert course is not None, "the schema ties an enrolment to its course"
     assert user is not None, "and to its user"
-    certificate = await certificates.issue(tx, completed, course, user, ctx)
-    return msgspec.structs.replace(completed, certificate_id=certificate.id)
+    certificate = certificates.certificate_for(completed, course, user, ctx)
+    completed = msgspec.structs.replace(completed, certificate_id=certificate.id)
+    # The row that was read comes first: whoever completes it at the same time is stopped there, and tries again.
+    await tx.enrollments.put(completed)
+    await tx.certificates.add(certificate)
+    return completed
