@@ -6,24 +6,20 @@ as required.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from learnflow_core import model
 from learnflow_core.access import Actor
-from learnflow_core.admission import Rule, Verdict
 from learnflow_core.fields import Price
 from learnflow_core.instants import timestamp
 from learnflow_core.limiter import Decision
 from learnflow_core.model import CourseStatus, EnrollmentStatus, Instant, Level, Mode, Plan, Role, Section
-from learnflow_core.usecases import rehearsal as rehearsals
 from learnflow_core.usecases.api_keys import MadeKey
-from learnflow_core.usecases.rehearsal import Outcome
 
 
-def _maybe(at: Instant | None) -> str | None:
+def maybe_timestamp(at: Instant | None) -> str | None:
+    """An instant as text, where there is one."""
     return None if at is None else timestamp(at)
 
 
@@ -114,37 +110,6 @@ class EnrollmentDetail(Enrollment, frozen=True):
     completed_at: str | None
     expires_at: str | None
     certificate_id: str | None
-
-
-class RuleVerdict(msgspec.Struct, frozen=True):
-    """What one rule of enrolling says: it passes, or with which error it would refuse."""
-
-    rule: Rule
-    passes: bool
-    code: str | None
-    message: str | None
-    details: dict[str, Any] | None
-
-
-class Rehearsal(msgspec.Struct, frozen=True):
-    """What enrolling would come to, as far as can be told without asking the payment service.
-
-    `charge` is what would be charged (null: nothing), and `licensed` whether a licence of the account would stand in
-    for it. `enrollment_id` names the enrolment there is already. `seats_left` null: no limit; `expires_at` null: never.
-    `rules` are those that would be asked, in their order; the first that does not pass is the error that would come.
-    """
-
-    user_id: str
-    course_id: str
-    course_version: int
-    outcome: Outcome
-    enrollment_id: str | None
-    price: Price
-    charge: Price | None
-    licensed: bool
-    seats_left: int | None
-    expires_at: str | None
-    rules: tuple[RuleVerdict, ...]
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -295,8 +260,8 @@ def course(course: model.Course) -> Course:
         status=course.status,
         seats=course.seats,
         prerequisites=course.prerequisites,
-        enrolls_from=_maybe(course.enrolls_from),
-        enrolls_until=_maybe(course.enrolls_until),
+        enrolls_from=maybe_timestamp(course.enrolls_from),
+        enrolls_until=maybe_timestamp(course.enrolls_until),
         access_days=course.access_days,
         version=course.version,
         external_id=course.external_id,
@@ -322,13 +287,13 @@ def user(user: model.User) -> User:
         external_id=user.external_id,
         created_at=timestamp(user.created_at),
         updated_at=timestamp(user.updated_at),
-        deleted_at=_maybe(user.deleted_at),
+        deleted_at=maybe_timestamp(user.deleted_at),
     )
 
 
 def payment_method(method: model.PaymentMethod) -> PaymentMethod:
     """A payment method."""
-    return PaymentMethod(method.id, method.user_id, timestamp(method.created_at), _maybe(method.deleted_at))
+    return PaymentMethod(method.id, method.user_id, timestamp(method.created_at), maybe_timestamp(method.deleted_at))
 
 
 def enrollment(enrollment: model.Enrollment) -> Enrollment:
@@ -353,36 +318,10 @@ def enrollment_detail(enrollment: model.Enrollment) -> EnrollmentDetail:
         progress=enrollment.progress,
         enrolled_at=timestamp(enrollment.enrolled_at),
         updated_at=timestamp(enrollment.updated_at),
-        completed_at=_maybe(enrollment.completed_at),
-        expires_at=_maybe(enrollment.expires_at),
+        completed_at=maybe_timestamp(enrollment.completed_at),
+        expires_at=maybe_timestamp(enrollment.expires_at),
         certificate_id=enrollment.certificate_id,
     )
-
-
-def rehearsal(found: rehearsals.Rehearsal) -> Rehearsal:
-    """What enrolling would come to."""
-    is_new = found.existing is None
-    price = Price.of(found.course.price)
-    return Rehearsal(
-        user_id=found.user.id,
-        course_id=found.course.id,
-        course_version=found.course.version,
-        outcome=found.outcome,
-        enrollment_id=None if found.existing is None else found.existing.id,
-        price=price,
-        charge=price if is_new and found.way == "charge" else None,
-        licensed=found.way == "license" if found.existing is None else found.existing.licensed,
-        seats_left=found.seats_left,
-        expires_at=_maybe(found.expires_at),
-        rules=tuple(map(_verdict, found.verdicts)),
-    )
-
-
-def _verdict(verdict: Verdict) -> RuleVerdict:
-    refusal = verdict.refusal
-    if refusal is None:
-        return RuleVerdict(verdict.rule, True, None, None, None)
-    return RuleVerdict(verdict.rule, False, refusal.code.value, refusal.message, refusal.details)
 
 
 def certificate(certificate: model.Certificate) -> Certificate:
@@ -395,7 +334,7 @@ def certificate(certificate: model.Certificate) -> Certificate:
         recipient=certificate.recipient or None,
         course_title=certificate.course_title,
         issued_at=timestamp(certificate.issued_at),
-        revoked_at=_maybe(certificate.revoked_at),
+        revoked_at=maybe_timestamp(certificate.revoked_at),
     )
 
 
@@ -409,7 +348,7 @@ def verification(certificate: model.Certificate) -> Verification:
         course_id=certificate.course_id,
         course_title=certificate.course_title,
         issued_at=timestamp(certificate.issued_at),
-        revoked_at=_maybe(certificate.revoked_at),
+        revoked_at=maybe_timestamp(certificate.revoked_at),
     )
 
 
@@ -422,9 +361,9 @@ def api_key(key: model.ApiKey) -> ApiKey:
         scopes=key.scopes,
         mode=key.mode,
         created_at=timestamp(key.created_at),
-        expires_at=_maybe(key.expires_at),
-        revoked_at=_maybe(key.revoked_at),
-        last_used_at=_maybe(key.last_used_at),
+        expires_at=maybe_timestamp(key.expires_at),
+        revoked_at=maybe_timestamp(key.revoked_at),
+        last_used_at=maybe_timestamp(key.last_used_at),
     )
 
 

@@ -10,8 +10,10 @@ after a crash. A refused payment ends its enrolment; the next post makes another
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from learnflow_core import admission
 from learnflow_core import enrollment as life
@@ -39,6 +41,16 @@ class NewEnrollment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_id: IdText
     course_id: IdText
     payment_method_id: IdText | None = None
+
+
+MOST_AT_ONCE = 100
+"""How many enrolments one request can ask for."""
+
+
+class NewEnrollments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Enrolments that are asked for together, each of which is made or refused for itself."""
+
+    enrollments: Annotated[tuple[NewEnrollment, ...], Meta(min_length=1, max_length=MOST_AT_ONCE)]
 
 
 class ProgressChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from learnflow_core.instants import instant
 from learnflow_core.model import DAY, EnrollmentStatus
 from learnflow_core.usecases import enrollments, rehearsal
 from learnflow_core.usecases.rehearsal import Rehearsal
-from learnflow_http import wire
+from learnflow_http import batch, enrolling_wire, wire
 from learnflow_http.call import Call
 from learnflow_http.operations.row import STAFF, Operation
 from learnflow_http.services import Services
@@ -66,8 +66,8 @@ _REHEARSAL = Operation(
     tag="Enrollments",
     kind="saga",
     run=_rehearse,
-    reply=wire.Rehearsal,
-    show=wire.rehearsal,
+    reply=enrolling_wire.Rehearsal,
+    show=enrolling_wire.rehearsal,
     has_effect=False,
 )
 
@@ -116,6 +116,21 @@ ENROLLMENTS = (
             Code.INSUFFICIENT_FUNDS,
             Code.AUTHENTICATION_REQUIRED,
         ),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/enrollments/batch",
+        name="createEnrollments",
+        summary="Enrol many at once, each for itself; every item counts as a request",
+        tag="Enrollments",
+        kind="saga",
+        run=batch.enroll_all,
+        reply=enrolling_wire.EnrollmentResults,
+        show=enrolling_wire.enrollment_results,
+        body=enrollments.NewEnrollments,
+        cost=batch.cost,
+        kept=lambda shown: None if any(result.status >= 500 for result in shown.results) else shown,
+        scope="enrollments:write",
     ),
     Operation(
         method="GET",
