@@ -55,7 +55,8 @@ class Account(msgspec.Struct, frozen=True):
 class ApiKey(msgspec.Struct, frozen=True):
     """A secret that acts for its account within its scopes; the secret itself is kept nowhere, only its digest.
 
-    `prefix` is the beginning of the secret, enough for a person to tell keys apart.
+    `prefix` is the beginning of the secret, enough for a person to tell keys apart. Being used does not move
+    `updated_at`.
     """
 
     id: str
@@ -66,6 +67,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     mode: Mode
     created_at: Instant
+    updated_at: Instant
     expires_at: Instant | None
     revoked_at: Instant | None
     last_used_at: Instant | None
@@ -242,6 +244,7 @@ class Certificate(msgspec.Struct, frozen=True):
     recipient: str
     course_title: str
     issued_at: Instant
+    updated_at: Instant
     revoked_at: Instant | None
 
 

@@ -11,7 +11,9 @@ refuse for a reason of the business is never an exception: those methods answer 
 
 A read sees one snapshot, and writes are as if one came after the other. Lists come in a total order whose ties end at
 the id, the same on every backend: text compares by code point. Pages count (`Slice.total`), cursors do not and say
-where to go on (`Slice.next_after`).
+where to go on (`Slice.next_after`). Where a list is asked for what was `updated_since` an instant, that or later, its
+order is that of the changes (`updated_at`), the earliest first: what changes during a walk is met again at its end, and
+nothing is missed.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class CourseQuery(msgspec.Struct, frozen=True):
     level: Level | None = None
     status: CourseStatus = "published"
     account_id: str | None = None
+    updated_since: Instant | None = None
 
 
 class EnrollmentQuery(msgspec.Struct, frozen=True):
@@ -104,6 +107,7 @@ class CertificateQuery(msgspec.Struct, frozen=True):
     seen_by: str | None = None
     user_id: str | None = None
     course_id: str | None = None
+    updated_since: Instant | None = None
 
 
 class Accounts(Protocol):
@@ -146,7 +150,9 @@ class ApiKeys(Protocol):
     async def put(self, key: ApiKey) -> None:
         """Replace name, expiry and revocation of the key with this id."""
 
-    async def list(self, account_id: str, mode: Mode | None, paging: Paging) -> Slice[ApiKey]:
+    async def list(
+        self, account_id: str, mode: Mode | None, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[ApiKey]:
         """The account's keys, the newest first; those of one mode where one is given."""
 
     async def touch(self, used: Sequence[tuple[str, Instant]]) -> None:
@@ -169,8 +175,10 @@ class Users(Protocol):
     async def by_email(self, folded_email: str, mode: Mode, account_id: str | None) -> Sequence[User]:
         """The users who sign in with this email: at most one in each account, and two are enough to tell."""
 
-    async def list(self, account_id: str, mode: Mode, paging: Paging) -> Slice[User]:
-        """The account's users who are not deleted, the newest first."""
+    async def list(
+        self, account_id: str, mode: Mode, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[User]:
+        """The account's users, the newest first; who was deleted is shown among changes only."""
 
 
 class Courses(Protocol):
@@ -305,7 +313,7 @@ class Certificates(Protocol):
     async def list(self, query: CertificateQuery, paging: Paging) -> Slice[Certificate]:
         """The certificates a query names."""
 
-    async def erase_recipient(self, user_id: str) -> None:
+    async def erase_recipient(self, user_id: str, now: Instant) -> None:
         """Take the person's name off every certificate of the user."""
 
 

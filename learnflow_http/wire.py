@@ -122,6 +122,7 @@ class Certificate(msgspec.Struct, frozen=True):
     recipient: str | None
     course_title: str
     issued_at: str
+    updated_at: str
     revoked_at: str | None
 
 
@@ -147,6 +148,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     mode: Mode
     created_at: str
+    updated_at: str
     expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
@@ -334,6 +336,7 @@ def certificate(certificate: model.Certificate) -> Certificate:
         recipient=certificate.recipient or None,
         course_title=certificate.course_title,
         issued_at=timestamp(certificate.issued_at),
+        updated_at=timestamp(certificate.updated_at),
         revoked_at=maybe_timestamp(certificate.revoked_at),
     )
 
@@ -361,6 +364,7 @@ def api_key(key: model.ApiKey) -> ApiKey:
         scopes=key.scopes,
         mode=key.mode,
         created_at=timestamp(key.created_at),
+        updated_at=timestamp(key.updated_at),
         expires_at=maybe_timestamp(key.expires_at),
         revoked_at=maybe_timestamp(key.revoked_at),
         last_used_at=maybe_timestamp(key.last_used_at),

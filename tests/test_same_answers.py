@@ -209,7 +209,7 @@ CHANGES = st.one_of(
     claims(),
     call("payments", "delete_methods", an("usr"), TIMES),
     call("certificates", "add", ENROLLMENTS.filter(lambda one: one.certificate_id is not None).map(certificate)),
-    call("certificates", "erase_recipient", an("usr")),
+    call("certificates", "erase_recipient", an("usr"), TIMES),
     call("tokens", "add_family", FAMILIES),
     *(call("tokens", name, an(kind), TIMES) for name, kind in (("extend_family", "fam"), ("revoke_of_key", "key"))),
     call("tokens", "revoke_token", an("tok"), TIMES),

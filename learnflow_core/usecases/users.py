@@ -112,7 +112,7 @@ async def erase(tx: Transaction, user: User, refund_window: Instant, ctx: Contex
         ended = abandoned(enrollment, ctx.now, refund_window)
         if ended is not enrollment:
             await end(tx, ended, ctx)
-    await tx.certificates.erase_recipient(user.id)
+    await tx.certificates.erase_recipient(user.id, ctx.now)
     await tx.payments.delete_methods(user.id, ctx.now)
     await tx.replies.drop_naming(user.id)
     erased = msgspec.structs.replace(

@@ -15,6 +15,7 @@ from learnflow_core.model import Mode
 from learnflow_core.usecases import api_keys
 from learnflow_http import wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import ADMIN, Operation
 
 ScopeName = Annotated[str, Meta(extra_json_schema={"enum": list(SCOPES)})]
@@ -54,7 +55,8 @@ API_KEYS = (
         summary="List the account's API keys",
         tag="API keys",
         kind="read",
-        run=lambda tx, call: api_keys.list_keys(tx, call.actor, call.paging),
+        run=lambda tx, call: api_keys.list_keys(tx, call.actor, call.paging, updated_since(call)),
+        query=Changes,
         reply=wire.ApiKey,
         show=wire.api_key,
         paged=True,

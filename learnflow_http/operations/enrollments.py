@@ -9,23 +9,22 @@ from msgspec import Meta
 
 from learnflow_core.errors import Code
 from learnflow_core.fields import PlainText
-from learnflow_core.instants import instant
 from learnflow_core.model import DAY, EnrollmentStatus
 from learnflow_core.usecases import enrollments, rehearsal
 from learnflow_core.usecases.rehearsal import Rehearsal
 from learnflow_http import batch, enrolling_wire, wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import STAFF, Operation
 from learnflow_http.services import Services
 
 
-class EnrollmentFilters(msgspec.Struct, frozen=True):
+class EnrollmentFilters(Changes, frozen=True):
     """Which enrolments are listed."""
 
     user_id: PlainText | None = None
     course_id: PlainText | None = None
     status: EnrollmentStatus | None = None
-    updated_since: Annotated[str | None, Meta(extra_json_schema={"format": "date-time"})] = None
 
 
 class EnrollingOptions(msgspec.Struct, frozen=True):
@@ -39,7 +38,6 @@ class EnrollingOptions(msgspec.Struct, frozen=True):
 
 async def _list_enrollments(tx: Any, call: Call) -> Any:
     filters: EnrollmentFilters = call.query
-    since = filters.updated_since
     return await enrollments.list_enrollments(
         tx,
         call.actor,
@@ -47,7 +45,7 @@ async def _list_enrollments(tx: Any, call: Call) -> Any:
         user_id=filters.user_id,
         course_id=filters.course_id,
         status=filters.status,
-        updated_since=instant(since, param="updated_since") if since is not None else None,
+        updated_since=updated_since(call),
         now=call.ctx.now,
     )
 

@@ -9,6 +9,7 @@ from learnflow_core.model import DAY
 from learnflow_core.usecases import users, visible
 from learnflow_http import wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import ADMIN, Operation
 from learnflow_http.services import Services
 
@@ -36,7 +37,8 @@ USERS = (
         summary="List the account's users",
         tag="Users",
         kind="read",
-        run=lambda tx, call: tx.users.list(call.actor.account_id, call.actor.mode, call.paging),
+        run=lambda tx, call: tx.users.list(call.actor.account_id, call.actor.mode, call.paging, updated_since(call)),
+        query=Changes,
         reply=wire.User,
         show=wire.user,
         paged=True,

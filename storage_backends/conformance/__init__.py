@@ -21,6 +21,7 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
 
 from storage_backends.conformance.catalogue import Catalogue, Seats
+from storage_backends.conformance.changes import Changes
 from storage_backends.conformance.due import Due
 from storage_backends.conformance.learning import Learning
 from storage_backends.conformance.lists import Lists
@@ -41,6 +42,7 @@ class StorageConformance(
     Due,
     Sessions,
     Lists,
+    Changes,
     Pages,
     Catalogue,
     Versions,

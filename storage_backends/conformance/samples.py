@@ -47,6 +47,7 @@ def api_key(key_id: str = "key_1", **changes: Any) -> ApiKey:
         "scopes": ("*",),
         "mode": "live",
         "created_at": NOW,
+        "updated_at": NOW,
         "expires_at": None,
         "revoked_at": None,
         "last_used_at": None,
@@ -139,6 +140,7 @@ def certificate(of: Enrollment, **changes: Any) -> Certificate:
         "recipient": "Ann Example",
         "course_title": "A Course",
         "issued_at": NOW,
+        "updated_at": NOW,
         "revoked_at": None,
     }
     return Certificate(**{**fields, **changes})

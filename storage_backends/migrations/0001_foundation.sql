@@ -27,6 +27,7 @@ CREATE TABLE api_keys (
     scopes TEXT COLLATE "C" NOT NULL,
     mode TEXT COLLATE "C" NOT NULL CHECK (mode IN ('live', 'test')),
     created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
     expires_at BIGINT,
     revoked_at BIGINT,
     last_used_at BIGINT
@@ -58,6 +59,7 @@ CREATE TABLE users (
 CREATE UNIQUE INDEX users_by_email ON users (mode, email_key, account_id);
 CREATE UNIQUE INDEX users_by_external_id ON users (account_id, mode, external_id);
 CREATE INDEX users_in_order ON users (account_id, mode, created_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX users_changed ON users (account_id, mode, updated_at, id);
 
 -- Categories are made by the courses in them.
 CREATE TABLE categories (
@@ -151,6 +153,7 @@ CREATE TABLE courses (
 );
 CREATE UNIQUE INDEX courses_by_external_id ON courses (account_id, external_id);
 CREATE INDEX courses_by_creator ON courses (created_by);
+CREATE INDEX courses_changed ON courses (status, updated_at, id);
 CREATE INDEX courses_popular ON courses (status, total_students, id);
 CREATE INDEX courses_popular_in_category ON courses (status, category, total_students, id);
 CREATE INDEX courses_popular_at_level ON courses (status, level, total_students, id);
@@ -209,6 +212,7 @@ CREATE TABLE enrollments (
 CREATE UNIQUE INDEX enrollments_live ON enrollments (user_id, course_id)
     WHERE status IN ('pending', 'active', 'completed');
 CREATE INDEX enrollments_of_account ON enrollments (account_id, mode, enrolled_at, id);
+CREATE INDEX enrollments_changed ON enrollments (account_id, mode, updated_at, id);
 CREATE INDEX enrollments_of_user ON enrollments (user_id, enrolled_at, id);
 CREATE INDEX enrollments_of_course ON enrollments (course_id, enrolled_at, id);
 CREATE INDEX enrollments_expiring ON enrollments (expires_at, id) WHERE status = 'active' AND expires_at IS NOT NULL;
@@ -256,10 +260,12 @@ CREATE TABLE certificates (
     recipient TEXT COLLATE "C" NOT NULL CHECK (length(recipient) <= 200),
     course_title TEXT COLLATE "C" NOT NULL CHECK (length(course_title) BETWEEN 1 AND 200),
     issued_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
     revoked_at BIGINT,
     FOREIGN KEY (user_id, account_id, mode) REFERENCES users (id, account_id, mode)
 );
 CREATE INDEX certificates_of_account ON certificates (account_id, mode, issued_at, id);
+CREATE INDEX certificates_changed ON certificates (account_id, mode, updated_at, id);
 CREATE INDEX certificates_of_user ON certificates (user_id, issued_at, id);
 CREATE INDEX certificates_of_course ON certificates (course_id, issued_at, id);
 

@@ -77,10 +77,15 @@ class ApiKeys:
         return API_KEYS.make(row[: API_KEYS.width]), ACCOUNTS.make(row[API_KEYS.width :])
 
     async def put(self, key: ApiKey) -> None:
-        await update(self._tx, "api_keys", key.id, API_KEYS.pack(key, only=("name", "expires_at", "revoked_at")))
+        await update(
+            self._tx, "api_keys", key.id, API_KEYS.pack(key, only=("name", "expires_at", "revoked_at", "updated_at"))
+        )
 
-    async def list(self, account_id: str, mode: Mode | None, paging: Paging) -> Slice[ApiKey]:
-        return await part(self._tx, _KEYS, paging, Where().also("account_id = {}", account_id).when("mode = {}", mode))
+    async def list(
+        self, account_id: str, mode: Mode | None, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[ApiKey]:
+        where = Where().also("account_id = {}", account_id).when("mode = {}", mode)
+        return await part(self._tx, _KEYS, paging, where, updated_since=updated_since)
 
     async def touch(self, used: Sequence[tuple[str, Instant]]) -> None:
         # In the order of the ids, so that two processes that do this at once wait for each other rather than for ever.

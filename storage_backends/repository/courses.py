@@ -148,6 +148,9 @@ class Courses:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
         listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
+        if query.updated_since is not None:
+            assert query.search is None, "what is searched for has an order of its own"
+            return await part(self._tx, listing, paging, where, updated_since=query.updated_since)
         if query.search is None:
             total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
             known = None if total is None else Known(total, partial(self._start, query, listing))

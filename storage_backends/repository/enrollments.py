@@ -56,8 +56,8 @@ class Enrollments:
         return frozenset(course_id for (course_id,) in rows)
 
     async def list(self, query: EnrollmentQuery, paging: Paging) -> Slice[Enrollment]:
-        where = _of_status(_visible(query), query).when("updated_at >= {}", query.updated_since)
-        return await part(self._tx, _ENROLLMENTS_IN_ORDER, paging, where)
+        where = _of_status(_visible(query), query)
+        return await part(self._tx, _ENROLLMENTS_IN_ORDER, paging, where, updated_since=query.updated_since)
 
     async def overdue(self, now: Instant, limit: int, course_id: str | None = None) -> Sequence[Enrollment]:
         where = Where().also("status = 'active'").also("expires_at <= {}", now).when("course_id = {}", course_id)
@@ -82,14 +82,16 @@ class Certificates:
         return CERTIFICATES.maybe(await self._tx.row(CERTIFICATES.select("WHERE id = $1"), certificate_id))
 
     async def put(self, certificate: Certificate) -> None:
-        changed = CERTIFICATES.pack(certificate, only=("recipient", "revoked_at"))
+        changed = CERTIFICATES.pack(certificate, only=("recipient", "revoked_at", "updated_at"))
         await update(self._tx, "certificates", certificate.id, changed)
 
     async def list(self, query: CertificateQuery, paging: Paging) -> Slice[Certificate]:
-        return await part(self._tx, _CERTIFICATES_IN_ORDER, paging, _visible(query))
+        where = _visible(query)
+        return await part(self._tx, _CERTIFICATES_IN_ORDER, paging, where, updated_since=query.updated_since)
 
-    async def erase_recipient(self, user_id: str) -> None:
-        await self._tx.rows("UPDATE certificates SET recipient = '' WHERE user_id = $1", user_id)
+    async def erase_recipient(self, user_id: str, now: Instant) -> None:
+        statement = "UPDATE certificates SET recipient = '', updated_at = $2 WHERE user_id = $1"
+        await self._tx.rows(statement, user_id, now)
 
 
 _COMPLETED = (
