@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: S106 - secrets of people who do not exist
 import msgspec
 import pytest
 
