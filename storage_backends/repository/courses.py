@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from zlib import crc32
 
@@ -72,7 +71,7 @@ _CATEGORIES = Listing(
     "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted GROUP BY category"
     ") AS noted ON category = slug) AS counted",
     "slug, name, courses",
-    lambda row: Category(*row),
+    lambda row: Category(*row[:3]),
     key=(("slug", str),),
     falling=False,
 )
@@ -146,7 +145,7 @@ class Courses:
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
+        listing = _ORDERS[query.sort]
         if query.search is None:
             total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
             known = None if total is None else Known(total, partial(self._start, query, listing))
