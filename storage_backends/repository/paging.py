@@ -54,14 +54,14 @@ class Listing(Generic[T]):
 
 @dataclass(frozen=True)
 class Known:
-    """What is kept about all items of a list: how many they are, and where those after an offset begin.
+    """What is kept about all items of a list: how many they are, and perhaps where those after an offset begin.
 
     `start` answers a key, at which reading may begin (in a falling list: below which), or None for the beginning of the
     list, and how many items to pass over from there. It is asked for offsets below the total.
     """
 
     total: int
-    start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]]
+    start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]] | None = None
 
 
 class Segment(Protocol):
@@ -105,7 +105,8 @@ class Rows:
         """Conditions of items that begin near an offset behind a position, and how many of them come before it."""
         if after is not None:
             return beyond(listing, self.where, after), offset
-        key, rest = (None, offset) if self.known is None else await self.known.start(offset)
+        start = None if self.known is None else self.known.start
+        key, rest = (None, offset) if start is None else await start(offset)
         if key is None:
             return self.where.copy(), rest
         return _from(listing, self.where, "<" if listing.falling else ">=", key), rest
