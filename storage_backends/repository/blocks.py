@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
+from operator import itemgetter
 from typing import Final, TypeVar
 
 from learnflow_core.ports import CourseQuery
@@ -32,6 +33,7 @@ SORTS: Final = ("total_students", "created_at", "rating", "price_key")
 
 _AT_ONCE: Final = 2_000
 _FIRST: Final = (-(2**63), "")
+_COURSES: Final[Callable[[Row], int]] = itemgetter(-1)
 
 Place = tuple[int, str]
 """A position of an order: what its column holds, and an id."""
@@ -45,21 +47,19 @@ _Entry = tuple[str, str, str, int, str]
 
 @dataclass(frozen=True)
 class Counted:
-    """What is counted of a list in one order: its spans, and its changes that are noted and not in these yet."""
+    """What is counted of a list in one order: its spans, which have the courses that are `kept`, and its changes that
+    are noted and not in these yet."""
 
     tx: DriverTransaction
     spans: Sequence[Row]
+    kept: int
     noted: Sequence[tuple[Place, int]]
     falling: bool
 
     @property
     def total(self) -> int:
         """How many courses the list has."""
-        return self._kept + sum(change for _, change in self.noted)
-
-    @property
-    def _kept(self) -> int:
-        return sum(int(courses) for *_, courses in self.spans)
+        return self.kept + sum(change for _, change in self.noted)
 
     async def start(self, offset: int) -> tuple[Place | None, int]:
         """Where to begin to read for an offset below the total, and how many courses to pass over.
@@ -68,10 +68,10 @@ class Counted:
         """
         came = sum(change for _, change in self.noted if change > 0)
         left = sum(-change for _, change in self.noted if change < 0)
-        rank = self._kept + came - left - 1 - offset if self.falling else offset
+        rank = self.kept + came - left - 1 - offset if self.falling else offset
         # Where to look among what is counted, so that what is noted cannot have moved the course before the place.
         aim = rank + left if self.falling else rank - came
-        if not 0 <= aim < self._kept:
+        if not 0 <= aim < self.kept:
             return None, offset
         begins, ends = await _around(self.tx, self.spans, aim)
         nearest = ends if self.falling else begins
@@ -89,7 +89,8 @@ async def counted(tx: DriverTransaction, query: CourseQuery, sort: str, *, falli
     order = (noted.parameter(part) for part in (sort, category or "", level or ""))
     rows = await tx.rows(_SPANS.format(*order, sort=sort, noted=noted), *noted.args)
     spans = [row for row in rows if row[0] is not None]
-    return Counted(tx, spans, [(row[1:3], row[3]) for row in rows if row[0] is None], falling)
+    changes = [(row[1:3], row[3]) for row in rows if row[0] is None]
+    return Counted(tx, spans, sum(map(_COURSES, spans)), changes, falling)
 
 
 async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
@@ -130,7 +131,7 @@ async def _around(tx: DriverTransaction, spans: Sequence[Row], rank: int) -> tup
 def _holder(counted: Sequence[Row], rank: int) -> tuple[int, int]:
     """Which of these, whose last column says how many courses each has, has the one of a rank; and how many come
     before it."""
-    sums = [0, *accumulate(courses for *_, courses in counted)]
+    sums = [0, *accumulate(map(_COURSES, counted))]
     at = bisect_right(sums, rank) - 1
     return at, sums[at]
 
