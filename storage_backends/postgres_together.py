@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 from storage_backends.driver import RefusedError, Row, Value, Work
-from storage_backends.postgres_transaction import AgainError, PostgresTransaction
+from storage_backends.postgres_transaction import AgainError, PostgresTransaction, answers
 
 T = TypeVar("T")
 
@@ -60,8 +60,9 @@ class SharedTransaction(PostgresTransaction):
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
         if self._over:
             raise RuntimeError("this transaction is over")
-        self.wrote = self.wrote or not sql.startswith("SELECT")
-        return await _Ask(sql, args)
+        found = await _Ask(sql, args)
+        self.wrote = self.wrote or not (sql.startswith("SELECT") or (answers(sql) and not found))
+        return found
 
     async def alone(self) -> None:
         raise _AloneError

@@ -79,7 +79,7 @@ class PostgresTransaction(DriverTransaction):
     matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
     tested = "vec"
     tests = matches
-    course_row = "id"  # it is in the indexes of the lists, so that nothing else is read of courses that are passed over
+    offset_reads_rows = True
     ranked: Ranked | None = None
 
     def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:
@@ -101,16 +101,16 @@ class PostgresTransaction(DriverTransaction):
         """What `rows` answers to each of these arguments, in one round trip."""
         if len(args) == 1:
             return [await self.rows(sql, *args[0])]
-        answers: list[list[Row]] = [[] for _ in args]
+        found: list[list[Row]] = [[] for _ in args]
         with self._asking() as (connection, timeout):
-            if not _answers(sql):
+            if not answers(sql):
                 await connection.executemany(sql, args, timeout=timeout)
-                return answers
+                return found
             numbered = [(*values, number) for number, values in enumerate(args)]
             for row in await connection.fetchmany(_numbered(sql, len(args[0]) + 1), numbered, timeout=timeout):
                 number, *columns = row
-                answers[number].append(tuple(columns))
-        return answers
+                found[number].append(tuple(columns))
+        return found
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         # Markers are left to the statement's other conditions: there is an index for those, and the two combine well.
@@ -166,7 +166,7 @@ class PostgresTransaction(DriverTransaction):
         return unavailable() if self._writes and isinstance(meaning, OverdueError) else meaning
 
 
-def _answers(sql: str) -> bool:
+def answers(sql: str) -> bool:
     """Whether a statement answers rows."""
     return sql.startswith(("SELECT", "WITH")) or " RETURNING " in sql
 

@@ -102,7 +102,7 @@ class SQLiteTransaction(DriverTransaction):
     tests = (
         "NOT EXISTS (SELECT 1 FROM json_each(CAST({0} AS TEXT)) WHERE instr(' ' || courses.search || ' ', value) = 0)"
     )
-    course_row = "n"  # what indexes lead to
+    offset_reads_rows = False
     ranked: Ranked | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:
@@ -114,8 +114,11 @@ class SQLiteTransaction(DriverTransaction):
         self._connection = None
 
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
-        with self._open() as connection:
+        connection = self._ready()  # not by `_open`, which takes as long as a small statement
+        try:
             return connection.execute(sql, bound(args)).fetchall()
+        except sqlite3.Error as error:
+            raise self._meaning(error) from error
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         text = _all_of(wanted, markers)
@@ -153,14 +156,18 @@ class SQLiteTransaction(DriverTransaction):
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """The connection, while there is time; what it raises inside is told as what it means."""
+        connection = self._ready()
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise self._meaning(error) from error
+
+    def _ready(self) -> sqlite3.Connection:
         if self._connection is None:
             raise RuntimeError("this transaction is over")
         if self._deadline is not None and self._deadline.passed():
             raise OverdueError
-        try:
-            yield self._connection
-        except sqlite3.Error as error:
-            raise self._meaning(error) from error
+        return self._connection
 
     def _meaning(self, error: sqlite3.Error) -> Exception:
         if self._deadline is not None and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:

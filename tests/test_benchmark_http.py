@@ -31,7 +31,7 @@ from tests.limiting import ROOT
 from tests.postgres import found_programs
 
 COURSES = 300
-QUICK = ["--rounds", "5", "--seconds", "0.02", "--enrolments", "8", "--connections", "2", "--seed", "7"]
+QUICK = ["--rounds", "5", "--seconds", "0.02", "--enrolling", "2", "--connections", "2", "--seed", "7"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,12 @@ def test_every_case_is_measured_beside_its_floor_and_its_peer_at_every_size(repo
             lists.row_of(subject, asked) for subject in (lists.LEARNFLOW, lists.PEER) for asked in lists.ASKED
         }
         assert set(report["results"][MEMORY][lists.title_of(SQLITE, courses)]) >= {lists.LEARNFLOW, lists.PEER}
-    assert set(report["results"][enrolments.ENROLMENTS]) == {enrolments.FLOOR, enrolments.FREE, enrolments.PAID}
+    rows = report["results"][enrolments.title_of(SQLITE, 2)]
+    assert set(rows) == {
+        enrolments.FLOOR,
+        *(enrolments.row_of(lists.LEARNFLOW, kind) for kind in enrolments.OURS),
+        *(enrolments.row_of(lists.PEER, kind) for kind in enrolments.THEIRS),
+    }
     assert set(report["results"][workers.WORKERS]) == {workers.ONE, workers.TWO}
 
 

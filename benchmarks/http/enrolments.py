@@ -32,6 +32,7 @@ LEARNFLOW, PEER = "learnflow", "FastAPI"
 FLOOR: Final = "floor: an enrolment's bytes"
 FREE, FREE_KEY, CROWDED = "free courses", "free courses, Idempotency-Key", "one free course"
 PAID, PAID_KEY = "paid in the sandbox", "paid in the sandbox, Idempotency-Key"
+OURS, THEIRS = (FREE, FREE_KEY, CROWDED, PAID, PAID_KEY), (FREE, CROWDED)
 PAYS: Final = "pm_visa_4242"
 AT_ONCE: Final = (64, 256)
 """How many are under way."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from zlib import crc32
 
 import msgspec
@@ -46,6 +44,15 @@ COURSES = Table(
     prerequisites=texts("prerequisites"),
     curriculum=_CURRICULUM,
 )
+OUTLINES = Table(
+    "courses",
+    Course,
+    price=_PRICE,
+    rating=_RATING,
+    prerequisites=texts("prerequisites"),
+    description=Codec((), lambda _: (), lambda: ""),
+    curriculum=Codec((), lambda _: (), lambda: ()),
+)
 SUMMARIES = Table("courses", CourseSummary, price=_PRICE, rating=_RATING)
 
 _TEXTS = ("description", "curriculum")
@@ -72,7 +79,7 @@ _CATEGORIES = Listing(
     "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted GROUP BY category"
     ") AS noted ON category = slug) AS counted",
     "slug, name, courses",
-    lambda row: Category(*row),
+    lambda row: Category(*row[:3]),
     key=(("slug", str),),
     falling=False,
 )
@@ -83,6 +90,7 @@ _TAKE_SEAT = {
     f"WHERE id = $1 AND (seats IS NULL OR {mode}_taken < seats) RETURNING id"
     for mode in MODES
 }
+_SEATS_TAKEN = {mode: f"SELECT {mode}_taken FROM courses WHERE id = $1" for mode in MODES}
 _FREE_SEAT = {mode: f"UPDATE courses SET {mode}_taken = {mode}_taken - 1 WHERE id = $1" for mode in MODES}
 
 
@@ -122,6 +130,9 @@ class Courses:
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
 
+    async def outline(self, course_id: str) -> Course | None:
+        return OUTLINES.maybe(await self._tx.row(OUTLINES.select("WHERE id = $1"), course_id))
+
     async def by_external_ids(self, account_id: str, external_ids: Collection[str]) -> Mapping[str, Course]:
         wanted = COURSES.select(_WITH_EXTERNAL_IDS)
         found = map(COURSES.make, await self._tx.rows(wanted, account_id, json_text(external_ids)))
@@ -146,11 +157,12 @@ class Courses:
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
+        listing = _ORDERS[query.sort]
+        if query.updated_since is not None:
+            assert query.search is None, "what is searched for has an order of its own"
+            return await part(self._tx, listing, paging, where, updated_since=query.updated_since)
         if query.search is None:
-            total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
-            known = None if total is None else Known(total, partial(self._start, query, listing))
-            return await part(self._tx, listing, paging, where, known=known)
+            return await part(self._tx, listing, paging, where, known=await self._known(query, listing, paging))
         found = await searches.matches(self._tx, query, query.search, where)
         segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
         return await parts(listing, paging, segments, found.count)
@@ -165,6 +177,11 @@ class Courses:
     async def name_category(self, slug: str, name: str) -> None:
         if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
             await self._change(crc32(slug.encode()))
+
+    async def seats_taken(self, course_id: str, mode: Mode) -> int:
+        row = await self._tx.row(_SEATS_TAKEN[mode], course_id)
+        assert row is not None, "callers have just read the course"
+        return int(row[0])
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
@@ -188,12 +205,14 @@ class Courses:
         if await uncounted.enough(self._tx):
             await self._count([])
 
-    async def _start(
-        self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
-    ) -> tuple[blocks.Place | None, int]:
-        if offset < blocks.BLOCK:
-            return None, offset
-        return await blocks.start(self._tx, query, listing.key[0][0], offset, falling=listing.falling)
+    async def _known(self, query: CourseQuery, listing: Listing[CourseSummary], paging: Paging) -> Known | None:
+        """What is kept of a list that a page is asked of, as far as the page needs it; None where nothing is."""
+        if not isinstance(paging, Page) or not totals.has_total(query):
+            return None
+        if paging.offset < blocks.BLOCK:
+            return Known(await totals.total(self._tx, query))
+        counted = await blocks.counted(self._tx, query, listing.key[0][0], falling=listing.falling)
+        return Known(counted.total, counted.start)
 
     async def _unsettle(self, course_id: str, mode: Mode) -> None:
         # After the course's own row, never before it: `settle` first takes the mark away and then waits for the row, so
