@@ -34,9 +34,10 @@ _PATIENT_READ: Final = f"{_READ}; SET LOCAL statement_timeout = 0; SET LOCAL ena
 _WRITE: Final = f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
 _WRITE_TOGETHER: Final = f"{_WRITE}; LOCK TABLE gate IN ROW SHARE MODE"
 # One after the other, beside those above. Others wait for this lock: who vanishes while holding it is soon given up.
+# What is asked in such a transaction goes by a key, and is asked many times: one plan is right for all.
 _WRITE_SHARED: Final = (
     f"{_WRITE}; SET LOCAL idle_in_transaction_session_timeout = {SHARED_IDLE_S * 1000:.0f}; "
-    "LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE"
+    "SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE"
 )
 _WRITE_ALONE: Final = f"{_WRITE}; LOCK TABLE gate IN EXCLUSIVE MODE"
 
