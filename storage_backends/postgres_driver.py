@@ -76,6 +76,7 @@ class PostgresDriver:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
+        await self._together.close()
         await self._pool.close()
 
     async def _attempt_shared(self, work: Callable[[PostgresTransaction], Awaitable[None]]) -> None:

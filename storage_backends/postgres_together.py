@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import asynccontextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
-from storage_backends.driver import RefusedError, Row, Value, Work
+from storage_backends.driver import RefusedError, Row, Value, Work, unavailable
 from storage_backends.postgres_transaction import AgainError, PostgresTransaction, answers
 
 T = TypeVar("T")
@@ -183,9 +183,18 @@ class Together:
         self._alone = alone
         self._waiting: list[Waiting] = []
         self._serving: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def close(self) -> None:
+        """Take no more, and see those that have come to their end."""
+        self._closed = True
+        if self._serving is not None:
+            await asyncio.wait([self._serving])
 
     async def write(self, work: Work[T], subject: str) -> T:
-        """What the work comes to when it is durable. It goes on when its caller is cancelled."""
+        """What the work comes to when it is durable. Once begun, it goes on when its caller is cancelled."""
+        if self._closed:
+            raise unavailable()
         waiting = Waiting(work, subject)
         self._waiting.append(waiting)
         if self._serving is None:
