@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Course
+from learnflow_core.model import Course, Payment
+from learnflow_core.usecases import payments
 from tests.school import School, school_on, told
 from tests.world import World
 
@@ -199,6 +200,31 @@ class TestLeavingWhileItIsPending:
         assert told(refused) == (403, "enrollment_not_active")
         assert refused.json()["error"]["details"]["status"] == "refunded"
         assert len(school.gateway.paid) == len(school.gateway.refunds) == 1
+
+
+class TestAnswersThatComeLate:
+    async def test_they_move_nothing_that_has_been_moved(self, school: School) -> None:
+        storage, gateways = school.world.services.storage, school.world.services.gateways
+
+        async def kept() -> Payment:
+            found = await storage.read(lambda tx: tx.payments.get(school.gateway.asked[0]))
+            assert found is not None
+            return found
+
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        await school.enrol(await school.course())
+        asked_early = await kept()
+        school.gateway.away = None
+        made = (await school.enrollments())[0]["id"]
+        assert (await school.cancel(made)).json()["status"] == "refunded"
+        settled = await kept()
+        assert settled.status == "refunded"
+        school.world.clock.advance(60)
+        late = await payments.charge(storage, gateways["live"], asked_early, school.world.ctx)
+        assert (late.enrollment.status, late.refusal) == ("refunded", None)
+        await payments.refund(storage, gateways["live"], asked_early, school.world.ctx)
+        assert await kept() == settled
+        assert [one["status"] for one in await school.enrollments()] == ["refunded"]
 
 
 class TestManyThatAreStuck:
