@@ -326,3 +326,19 @@ class TestManyThatAreStuck:
             await school.world.sweep()
             asked += [second] * (len(school.gateway.asked) - before)
         assert asked == [10, 30, 70, 150, 310, 630]
+
+    async def test_what_somebody_else_resolves_meanwhile_is_not_put_off(self, school: School) -> None:
+        course = await school.course()
+        school.gateway.away, school.gateway.away_when = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE), "before"
+        assert (await school.enrol(course)).status_code == 503
+        school.gateway.away, charge = None, school.gateway.charge
+
+        async def overtaken(_payment: Any) -> Any:
+            school.gateway.charge = charge  # type: ignore[method-assign]
+            assert (await school.enrol(course)).status_code == 200
+            raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+
+        school.gateway.charge = overtaken  # type: ignore[method-assign, assignment]
+        school.world.clock.advance(11)
+        await school.world.sweep()
+        assert [one["status"] for one in await school.enrollments()] == ["active"]
