@@ -79,6 +79,16 @@ class Versions(Suite):
             await storage.write(work)
         assert await storage.read(_look) == before
 
+    async def test_counting_what_was_changed_often_leaves_the_version(self, storage: Storage) -> None:
+        await _stage(storage)
+        for number in range(200):
+            changed = course("crs_1", title=f"Title {number}")
+            await storage.write(lambda tx, changed=changed: tx.courses.put(changed))  # type: ignore[misc]
+        told = _watch(storage)
+        before = await storage.read(_look)
+        await storage.write(lambda tx: tx.courses.tally())
+        assert (await storage.read(_look), told) == (before, [])
+
     async def test_what_is_read_under_one_version_is_the_same_while_many_publish(self, storage: Storage) -> None:
         await _stage(storage)
         seen: dict[int, set[Any]] = {}

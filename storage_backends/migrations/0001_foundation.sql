@@ -171,10 +171,9 @@ CREATE TABLE unsettled (
     course_id TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES courses (id)
 );
 
--- How often what lists, categories and published courses show was changed: the sum of all `n`. Each change raises one row
--- of several, so that transactions which change different courses seldom touch the same.
+-- How often what lists, categories and published courses show was changed: the sum of all `n`. Each change adds a row, so
+-- that none waits for another; many rows are made one now and then.
 CREATE TABLE catalogue_changes (
-    slot BIGINT NOT NULL PRIMARY KEY,
     n BIGINT NOT NULL CHECK (n > 0)
 );
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from zlib import crc32
 
 import msgspec
 
@@ -164,7 +163,7 @@ class Courses:
 
     async def name_category(self, slug: str, name: str) -> None:
         if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
-            await self._change(crc32(slug.encode()))
+            await self._change()
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
@@ -187,6 +186,7 @@ class Courses:
     async def tally(self) -> None:
         if await uncounted.enough(self._tx):
             await self._count([])
+        await version.fold(self._tx)
 
     async def _start(
         self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
@@ -209,15 +209,14 @@ class Courses:
     async def _show(self, changes: Sequence[Change]) -> None:
         known = [(before and _entry(before), _entry(after)) for before, after in changes]
         await self._tx.index([(before, after) for before, after in known if before != after])
-        shown = [after.n for before, after in changes if "published" in (after.status, before and before.status)]
-        if shown:
-            await self._change(shown[0])
+        if any("published" in (after.status, before and before.status) for before, after in changes):
+            await self._change()
 
-    async def _change(self, number: int) -> None:
-        """Count a change of what the catalogue shows, once in a transaction; any number that others seldom have."""
+    async def _change(self) -> None:
+        """Count a change of what the catalogue shows, once in a transaction."""
         if not self.changed:
             self.changed = True
-            await version.change(self._tx, number)
+            await version.change(self._tx)
 
     async def _count(self, changes: Sequence[Change]) -> None:
         """Count these changes, after all that are noted: what counts must agree with the rows when it looks at them."""
