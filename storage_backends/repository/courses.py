@@ -114,9 +114,7 @@ class Courses:
         rows = [_new_columns(course, number) for course, number in zip(courses, numbers, strict=True)]
         await self._load("courses", rows)
         await self._load("course_texts", [_text_columns(course) for course in courses])
-        changes = [(None, _standing(row)) for row in rows]
-        await self._show(changes)
-        await self._count(changes)
+        await self._note([(None, _standing(row)) for row in rows])
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
@@ -185,7 +183,7 @@ class Courses:
 
     async def tally(self) -> None:
         if await uncounted.enough(self._tx):
-            await self._count([])
+            await self._count()
         await version.fold(self._tx)
 
     async def _start(
@@ -203,10 +201,7 @@ class Courses:
 
     async def _note(self, changes: Sequence[Change]) -> None:
         """Bring what shows courses after their rows, which have been written; what counts them follows at a tally."""
-        await self._show(changes)
         await uncounted.note(self._tx, changes)
-
-    async def _show(self, changes: Sequence[Change]) -> None:
         known = [(before and _entry(before), _entry(after)) for before, after in changes]
         await self._tx.index([(before, after) for before, after in known if before != after])
         if any("published" in (after.status, before and before.status) for before, after in changes):
@@ -218,12 +213,11 @@ class Courses:
             self.changed = True
             await version.change(self._tx)
 
-    async def _count(self, changes: Sequence[Change]) -> None:
-        """Count these changes, after all that are noted: what counts must agree with the rows when it looks at them."""
-        every = [*await uncounted.take(self._tx), *changes]
-        await totals.follow(self._tx, every)
-        await blocks.follow(self._tx, every)
-        await words.follow(self._tx, every)
+    async def _count(self) -> None:
+        changes = await uncounted.take(self._tx)
+        await totals.follow(self._tx, changes)
+        await blocks.follow(self._tx, changes)
+        await words.follow(self._tx, changes)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
