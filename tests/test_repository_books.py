@@ -17,6 +17,7 @@ from storage_backends.conformance.samples import (
     payment,
     user,
 )
+from storage_backends.repository import uncounted
 from storage_backends.repository.blocks import SORTS
 from storage_backends.repository.books import _QUESTIONS, MOST
 
@@ -106,7 +107,8 @@ WRONG = {
 
 
 @pytest.fixture
-async def storage() -> AsyncIterator[Storage]:
+async def storage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
+    monkeypatch.setattr(uncounted, "ENOUGH", 1)
     found = await open_storage("sqlite://")
     await keep(found, account(plan="enterprise"), user())
     await found.write(lambda tx: tx.courses.add_all([course(f"crs_{number}") for number in range(1, 5)]))
@@ -115,6 +117,7 @@ async def storage() -> AsyncIterator[Storage]:
     await keep(found, payment("pay_3", enrollment_id="enr_3", status="charged"))
     await keep(found, enrollment("enr_4", status="cancelled"))
     await found.write(lambda tx: tx.courses.settle(100))
+    await found.write(lambda tx: tx.courses.tally())
     yield found
     await found.close()
 
