@@ -400,3 +400,28 @@ async def test_a_course_is_added_while_a_write_that_added_another_is_still_open(
 
     await asyncio.gather(storage.write(first), second())
     assert await storage.check() == []
+
+
+async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: Storage) -> None:
+    await keep(storage, account(), course())
+    added, published = asyncio.Event(), asyncio.Event()
+    tries = 0
+
+    async def load(tx: Transaction) -> None:
+        nonlocal tries
+        tries += 1
+        await tx.courses.add_all([course(f"crs_a{number}") for number in range(40)])
+        added.set()
+        while not published.is_set():
+            await tx.accounts.get("acct_1")
+
+    async def publish() -> None:
+        await added.wait()
+        for number in range(100):
+            await keep(storage, course(f"crs_b{number}"))
+        await storage.write(lambda tx: tx.courses.tally())
+        published.set()
+
+    await asyncio.gather(storage.write(load), publish())
+    assert tries == 1
+    assert await storage.check() == []
