@@ -6,8 +6,8 @@ SQL is written once, in `storage_backends.repository`, in the subset that SQLite
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from learnflow_core.errors import Code, LearnFlowError
@@ -101,9 +101,20 @@ class DriverTransaction(Protocol):
 
     async def row(self, sql: str, *args: Value) -> Row | None:
         """Run one statement; the first row it answers. Whether it changed anything is told by RETURNING."""
+        found = await self.rows(sql, *args)
+        return found[0] if found else None
 
-    def savepoint(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
         """Undo what was done inside when it is left by an exception; what may fail and be survived runs in one."""
+        await self.rows("SAVEPOINT inner_work")
+        try:
+            yield
+        except BaseException:
+            await self.rows("ROLLBACK TO inner_work")
+            await self.rows("RELEASE inner_work")
+            raise
+        await self.rows("RELEASE inner_work")
 
     tested: str
     """The column of `courses` that `tests` looks at."""

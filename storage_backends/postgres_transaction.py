@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Final, TypeVar
 
 import asyncpg
 
 from storage_backends.driver import (
+    DriverTransaction,
     DuplicateError,
     Entry,
     OverdueError,
@@ -68,7 +69,7 @@ def translated(error: Exception, *, closed: bool) -> Exception:
     return unavailable() if closed or isinstance(error, OSError) else error
 
 
-class PostgresTransaction:
+class PostgresTransaction(DriverTransaction):
     """`storage_backends.driver.DriverTransaction` on a connection that is inside a transaction.
 
     `left` says how many seconds the next statement may take, None for as long as it likes, or raises `OverdueError`.
@@ -94,21 +95,6 @@ class PostgresTransaction:
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
         with self._asking() as (connection, timeout):
             return [tuple(row) for row in await connection.fetch(sql, *args, timeout=timeout)]
-
-    async def row(self, sql: str, *args: Value) -> Row | None:
-        found = await self.rows(sql, *args)
-        return found[0] if found else None
-
-    @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        await self.rows("SAVEPOINT inner_work")
-        try:
-            yield
-        except BaseException:
-            await self.rows("ROLLBACK TO inner_work")
-            await self.rows("RELEASE inner_work")
-            raise
-        await self.rows("RELEASE inner_work")
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         # Markers are left to the statement's other conditions: there is an index for those, and the two combine well.

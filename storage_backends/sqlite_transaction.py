@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from typing import Final
 
 from storage_backends import sqlite_places
 from storage_backends.driver import (
+    DriverTransaction,
     DuplicateError,
     Entry,
     OverdueError,
@@ -90,7 +91,7 @@ def _wanted() -> bool:
     return False
 
 
-class SQLiteTransaction:
+class SQLiteTransaction(DriverTransaction):
     """`storage_backends.driver.DriverTransaction` on a connection of the calling thread; it never waits.
 
     With a deadline it is a read.
@@ -115,21 +116,6 @@ class SQLiteTransaction:
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
         with self._open() as connection:
             return connection.execute(sql, bound(args)).fetchall()
-
-    async def row(self, sql: str, *args: Value) -> Row | None:
-        found = await self.rows(sql, *args)
-        return found[0] if found else None
-
-    @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        await self.rows("SAVEPOINT inner_work")
-        try:
-            yield
-        except BaseException:
-            await self.rows("ROLLBACK TO inner_work")
-            await self.rows("RELEASE inner_work")
-            raise
-        await self.rows("RELEASE inner_work")
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         text = _all_of(wanted, markers)

@@ -115,6 +115,19 @@ async def test_a_head_that_is_too_large_is_so_behind_another_request_of_its_pack
 
 
 @pytest.mark.usefixtures("quiet")
+async def test_a_head_is_refused_for_its_own_reason_while_another_exception_is_being_handled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    protocol = connected(Recorded(), edge())
+    try:
+        raise KeyError  # noqa: TRY301 - the handling of it is what matters
+    except KeyError:
+        protocol.data_received(head(start=b"CONNECT /a HTTP/1.1"))
+    protocol.connection_lost(None)
+    assert "This server is not a proxy." in caplog.text
+
+
+@pytest.mark.usefixtures("quiet")
 def test_a_flood_of_pipelined_requests_is_answered_up_to_its_bound(server: Running) -> None:
     *good, bad = replies(talk(server, head(start=b"GET /slow HTTP/1.1") + HELLO * 1_000))
     assert len(good) == 1 + MAX_PIPELINED

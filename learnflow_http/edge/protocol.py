@@ -75,6 +75,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._active: Cycle | None = None  # the request that the application works on; `cycle` is the one being read
         self._reading = _BETWEEN
         self._framing: Fields = []
+        self._failure: Exception | None = None  # why the head of a request could not be read
         self._upgrading = False
         self._at_once = 0  # requests answered at once in the call of data_received that is under way
         self._answered = False  # whether the request that is being read is one of them
@@ -180,6 +181,13 @@ class EdgeProtocol(HttpToolsProtocol):
             self._framing.append((name, value))
 
     def on_headers_complete(self) -> None:
+        try:
+            self._read_head()
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def _read_head(self) -> None:
         parser = self.parser
         method = parser.get_method()
         version = parser.get_http_version()
@@ -342,7 +350,7 @@ class EdgeProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", rest])
 
     def _reject(self, error: httptools.HttpParserError) -> None:
-        cause = error.__context__
+        cause = self._failure or error.__context__  # the latter is another where one is being handled around the parser
         if isinstance(cause, BadRequestError):
             self._end(Code.INVALID_REQUEST, str(cause))
         elif cause is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from storage_backends.driver import (
+    DriverTransaction,
     DuplicateError,
     Entry,
     OverdueError,
@@ -55,7 +55,7 @@ def bound(args: Sequence[Value]) -> dict[str, Value]:
     return {str(number): value for number, value in enumerate(args, 1)}
 
 
-class PlainTransaction:
+class PlainTransaction(DriverTransaction):
     """`storage_backends.driver.DriverTransaction` on a connection that is inside a transaction."""
 
     # A range of each element of `has` must hold a token of the course, and not so of each element of `lacks`.
@@ -95,21 +95,6 @@ class PlainTransaction:
             if (meaning := translated(error)) is error:
                 raise
             raise meaning from error
-
-    async def row(self, sql: str, *args: Value) -> Row | None:
-        found = await self.rows(sql, *args)
-        return found[0] if found else None
-
-    @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        await self.rows("SAVEPOINT inner_work")
-        try:
-            yield
-        except BaseException:
-            await self.rows("ROLLBACK TO inner_work")
-            await self.rows("RELEASE inner_work")
-            raise
-        await self.rows("RELEASE inner_work")
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         # Markers are left to the statement's other conditions, which say the same.
