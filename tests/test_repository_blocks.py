@@ -25,6 +25,7 @@ async def storage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
     await keep(found, account())
     loaded = [course(f"crs_{number:03}", students_base=number % 100) for number in range(COURSES)]
     await found.write(lambda tx: tx.courses.add_all(loaded))
+    await found.write(lambda tx: tx.courses.tally())
     yield found
     assert await found.check() == []
     await found.close()
@@ -36,7 +37,6 @@ async def asked(storage: Storage, sql: str) -> list[tuple[Any, ...]]:
 
 
 async def test_what_is_loaded_at_once_is_cut_up_into_few_and_small(storage: Storage) -> None:
-    await storage.write(lambda tx: tx.courses.tally())
     for table, size in (("blocks", 8), ("spans", 32)):
         ((number, most),) = await asked(storage, f"SELECT COUNT(*), MAX(courses) FROM {table}")  # noqa: S608
         assert most <= 2 * size
