@@ -211,8 +211,9 @@ class Courses(Protocol):
     async def settle(self, limit: int) -> int:
         """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did."""
 
-    async def tally(self) -> None:
-        """Count what has changed in the catalogue, where that is put off; lists and totals are exact at any time."""
+    async def uncounted(self, limit: int) -> int:
+        """How many notes of changes wait to be counted (`Storage.tally`), where that is put off: a measure of how much
+        lists are slowed down. Counts some `limit` of them and stops."""
 
 
 class Enrollments(Protocol):
@@ -382,6 +383,10 @@ class Storage(Protocol):
 
     async def write(self, work: Work[T]) -> T:
         """Run work that changes something; what it returns is answered once it is durable."""
+
+    async def tally(self) -> None:
+        """Count what has changed in the catalogue, where that is put off and has become much: bit by bit, in writes of
+        its own that hold up no others. Lists and totals are exact at any time, and slower the more there is."""
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         """From now on, call `changed` in the event loop when a write through this storage has given the catalogue

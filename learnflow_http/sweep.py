@@ -82,7 +82,7 @@ async def _count(services: Services) -> None:
     """Bring numbers of students, and what is counted of courses, up to date."""
     for _ in range(_ROUNDS):
         settled = await services.storage.write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE))
-        await services.storage.write(lambda tx: tx.courses.tally())
+        await services.storage.tally()
         if settled < _SETTLED_AT_ONCE:
             break
 

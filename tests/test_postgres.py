@@ -419,6 +419,7 @@ async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: S
         await added.wait()
         for number in range(100):
             await keep(storage, course(f"crs_b{number}"))
+        await storage.tally()
         published.set()
 
     try:

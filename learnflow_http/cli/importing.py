@@ -199,7 +199,7 @@ async def _import(
             work = functools.partial(import_courses, account=account, rows=batch, ctx=ctx, dry_run=dry_run)
             source.counts.update(await perform(work))
             if not dry_run:  # by itself, so that others' writes and these do not wait for what all of them count
-                await storage.write(lambda tx: tx.courses.tally())
+                await storage.tally()
             bar.update(source.position() - bar.pos)
     return ImportSummary(file=str(file), account_id=account.id, dry_run=dry_run, **source.counts)
 

@@ -9,6 +9,7 @@ from learnflow_core import ports
 from learnflow_core.model import Instant
 from learnflow_core.ports import Work
 from storage_backends.driver import Connections, Driver, DriverTransaction
+from storage_backends.repository import tally
 from storage_backends.repository.accounts import Accounts, ApiKeys
 from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
@@ -73,6 +74,11 @@ class RepositoryStorage:
         finally:
             if any(each.changed_catalogue for each in tries):
                 self._catalogue_changed()
+
+    async def tally(self) -> None:
+        more = await self._driver.read(tally.due)
+        while more:
+            more = await self._driver.write(tally.portion, snapshot=True)
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         self._catalogue_changed = changed

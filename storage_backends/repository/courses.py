@@ -14,7 +14,7 @@ from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import course_tokens
 from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
-from storage_backends.repository import blocks, searches, totals, uncounted, version, words
+from storage_backends.repository import blocks, searches, totals, uncounted, version
 from storage_backends.repository.paging import Known, Listing, part, parts
 from storage_backends.repository.sql import (
     MODES,
@@ -68,7 +68,8 @@ _ORDERS: dict[CourseSort, Listing[CourseSummary]] = {
 _CATEGORIES = Listing(
     "(SELECT slug, COALESCE(name, slug) AS name, COALESCE(courses, 0) + COALESCE(change, 0) AS courses FROM categories "
     "LEFT JOIN totals ON list = '@' || slug LEFT JOIN ("
-    "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted GROUP BY category"
+    "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted "
+    f"WHERE {uncounted.ALL} GROUP BY category"
     ") AS noted ON category = slug) AS counted",
     "slug, name, courses",
     lambda row: Category(*row),
@@ -181,10 +182,8 @@ class Courses:
         await self._note([(was, now) for was, now in pairs if was != now])
         return len(settled)
 
-    async def tally(self) -> None:
-        if await uncounted.enough(self._tx):
-            await self._count()
-        await version.fold(self._tx)
+    async def uncounted(self, limit: int) -> int:
+        return await uncounted.count(self._tx, limit)
 
     async def _start(
         self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
@@ -212,12 +211,6 @@ class Courses:
         if not self.changed:
             self.changed = True
             await version.change(self._tx)
-
-    async def _count(self) -> None:
-        changes = await uncounted.take(self._tx)
-        await totals.follow(self._tx, changes)
-        await blocks.follow(self._tx, changes)
-        await words.follow(self._tx, changes)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])

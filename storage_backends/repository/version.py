@@ -24,16 +24,26 @@ async def version(tx: DriverTransaction) -> int:
 
 async def change(tx: DriverTransaction) -> None:
     """Count a change."""
-    await tx.rows(_CHANGE, 1)
+    await _add(tx, 1)
+
+
+async def scattered(tx: DriverTransaction) -> bool:
+    """Whether the rows have become many."""
+    return len(await tx.rows(_SOME, _MANY)) == _MANY
 
 
 async def fold(tx: DriverTransaction) -> None:
-    """Make the rows one, if they have become many; the version stays."""
-    if len(await tx.rows(_SOME, _MANY)) == _MANY:
-        await tx.rows(_CHANGE, sum(n for (n,) in await tx.rows(_TAKE)))
+    """Make the rows one; the version stays."""
+    if taken := await tx.rows(_TAKE):
+        await _add(tx, sum(n for (n,) in taken))
 
 
-_VERSION = "SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM catalogue_changes"
-_CHANGE = "INSERT INTO catalogue_changes (n) VALUES ($1)"
-_SOME = "SELECT 1 FROM catalogue_changes LIMIT $1"
-_TAKE = "DELETE FROM catalogue_changes RETURNING n"
+async def _add(tx: DriverTransaction, changes: int) -> None:
+    (number,) = await tx.numbers(1)
+    await tx.rows(_ADD, number, changes)
+
+
+_VERSION = "SELECT CAST(COALESCE(SUM(n), 0) AS BIGINT) FROM catalogue_changes WHERE no > 0"
+_ADD = "INSERT INTO catalogue_changes (no, n) VALUES ($1, $2)"
+_SOME = "SELECT no FROM catalogue_changes WHERE no > 0 LIMIT $1"
+_TAKE = "DELETE FROM catalogue_changes WHERE no > 0 RETURNING n"
