@@ -368,6 +368,10 @@ class Transaction(Protocol):
     replies: Replies
     sandbox_charges: SandboxCharges
 
+    async def lead(self, name: str, now: Instant, until: Instant) -> bool:
+        """Whether the process of this name is the one that does what is done for all processes, until then: because it
+        was before, or nobody is any more."""
+
     async def purge(self, now: Instant) -> None:
         """Forget what time has made worthless: expired families and revocations, replies older than 24 hours."""
 
@@ -384,9 +388,10 @@ class Storage(Protocol):
     async def write(self, work: Work[T]) -> T:
         """Run work that changes something; what it returns is answered once it is durable."""
 
-    async def tally(self) -> None:
-        """Count what has changed in the catalogue, where that is put off and has become much: bit by bit, in writes of
-        its own that hold up no others. Lists and totals are exact at any time, and slower the more there is."""
+    async def tally(self) -> bool:
+        """Count some of what has changed in the catalogue, where that is put off and has become much, in a write that
+        holds up no others; whether it did, and there may be more. Lists and totals are exact at any time, and slower
+        the more there is. One process does it at a time (`Transaction.lead`), or several undo each other."""
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         """From now on, call `changed` in the event loop when a write through this storage has given the catalogue

@@ -15,7 +15,7 @@ from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
 from storage_backends.conformance.base import OpenStorage
-from storage_backends.conformance.samples import account, course, keep
+from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
@@ -419,7 +419,7 @@ async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: S
         await added.wait()
         for number in range(100):
             await keep(storage, course(f"crs_b{number}"))
-        await storage.tally()
+        await count(storage)
         published.set()
 
     try:

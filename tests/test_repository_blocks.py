@@ -7,7 +7,7 @@ import pytest
 
 from learnflow_core.ports import CourseQuery, Storage
 from storage_backends import open_storage
-from storage_backends.conformance.samples import account, course, keep
+from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.repository import blocks, uncounted
 
 COURSES = 300
@@ -25,7 +25,7 @@ async def storage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
     await keep(found, account())
     loaded = [course(f"crs_{number:03}", students_base=number % 100) for number in range(COURSES)]
     await found.write(lambda tx: tx.courses.add_all(loaded))
-    await found.tally()
+    await count(found)
     yield found
     assert await found.check() == []
     await found.close()
@@ -46,7 +46,7 @@ async def test_what_is_loaded_at_once_is_cut_up_into_few_and_small(storage: Stor
 async def test_blocks_stay_small_when_courses_come_one_by_one_to_the_end_of_an_order(storage: Storage) -> None:
     for number in range(100):
         await keep(storage, course(f"crs_9{number:03}", students_base=200 + number))
-        await storage.tally()
+        await count(storage)
     assert (
         await asked(storage, "SELECT 1 FROM blocks WHERE courses > 16 UNION ALL SELECT 1 FROM spans WHERE courses > 64")
         == []
@@ -57,7 +57,7 @@ async def test_of_a_list_that_was_emptied_only_its_first_block_is_kept(storage: 
     for number in range(COURSES):
         archived = course(f"crs_{number:03}", students_base=number % 100, status="archived")
         await storage.write(lambda tx, it=archived: tx.courses.put(it))  # type: ignore[misc]
-    await storage.tally()
+    await count(storage)
     assert await asked(storage, "SELECT COUNT(*), SUM(courses) FROM blocks") == [(ORDERS, 0)]
     assert await asked(storage, "SELECT COUNT(*), SUM(courses) FROM spans") == [(ORDERS, 0)]
 
@@ -78,5 +78,5 @@ async def test_a_course_that_moves_within_its_block_changes_none(storage: Storag
     before = await asked(storage, "SELECT no, courses FROM blocks ORDER BY no")
     ((number,),) = await asked(storage, "SELECT total_students FROM courses WHERE id = 'crs_250'")
     await storage.write(lambda tx: tx.courses.put(course("crs_250", students_base=number, title="Another")))
-    await storage.tally()
+    await count(storage)
     assert await asked(storage, "SELECT no, courses FROM blocks ORDER BY no") == before

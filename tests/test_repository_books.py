@@ -11,6 +11,7 @@ from storage_backends import open_storage
 from storage_backends.conformance.samples import (
     account,
     completed,
+    count,
     course,
     enrollment,
     keep,
@@ -119,7 +120,7 @@ async def storage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Storage]:
     await keep(found, payment("pay_3", enrollment_id="enr_3", status="charged"))
     await keep(found, enrollment("enr_4", status="cancelled"))
     await found.write(lambda tx: tx.courses.settle(100))
-    await found.tally()
+    await count(found)
     yield found
     await found.close()
 

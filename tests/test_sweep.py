@@ -8,7 +8,6 @@ import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_http.app import create_app
-from learnflow_http.sweep import sweep
 from tests.school import school_on, told
 from tests.world import World
 
@@ -28,7 +27,7 @@ async def test_money_does_not_wait_for_a_count_that_cannot_be_made(
     world.clock.advance(11)
     monkeypatch.setattr("storage_backends.repository.courses.Courses.settle", refuse)
     with pytest.raises(ExceptionGroup) as failed:
-        await sweep(world.services, purge=True)
+        await world.sweep()
     assert [type(error) for error in failed.value.exceptions] == [LearnFlowError]
     reply = await school.enrol(course)
     assert (reply.status_code, reply.json()["status"]) == (200, "active")

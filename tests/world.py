@@ -16,7 +16,7 @@ from learnflow_core.usecases import accounts, api_keys, tokens, users
 from learnflow_http.app import create_app, open_services
 from learnflow_http.services import Services
 from learnflow_http.settings import load
-from learnflow_http.sweep import sweep
+from learnflow_http.sweep import Sweeper
 
 NOW_NS = 1_705_311_000_000_000_000
 """2024-01-15T09:30:00Z, when every test begins."""
@@ -42,6 +42,7 @@ class World:
         self.services = services
         self.clock = clock
         self.client = client
+        self._sweeper = Sweeper(services)
 
     @property
     def now(self) -> Instant:
@@ -106,7 +107,8 @@ class World:
         return await self.client.request(method, path, json=json, headers=named)
 
     async def sweep(self) -> None:
-        await sweep(self.services, purge=True)
+        await self._sweeper.sweep_own()
+        await self._sweeper.sweep_common()
 
     @staticmethod
     def owner(account: Account, mode: Mode = "live") -> Actor:

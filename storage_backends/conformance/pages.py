@@ -20,7 +20,7 @@ from learnflow_core.money import Money
 from learnflow_core.pagination import Page
 from learnflow_core.ports import CourseQuery, CourseSort, Storage, Transaction
 from storage_backends.conformance.base import Suite
-from storage_backends.conformance.samples import account, course, enrollment, keep, keep_in, user
+from storage_backends.conformance.samples import account, count, course, enrollment, keep, keep_in, user
 from storage_backends.conformance.search import LEVELS, expected
 from storage_backends.repository import blocks, uncounted
 
@@ -64,8 +64,8 @@ class Pages(Suite):
                 changed = msgspec.structs.replace(one, status=status)
                 await storage.write(lambda tx, it=changed: tx.courses.put(it))  # type: ignore[misc]
                 if writer.random.random() < 0.2:
-                    await storage.tally()
-            await storage.tally()
+                    await count(storage)
+            await count(storage)
             await assert_pages(storage, [writer], QUERIES[::5])
             assert await storage.check() == []
 
@@ -85,7 +85,7 @@ class Pages(Suite):
                 await assert_pages(storage, writers, random.sample(QUERIES, 2))
 
         await asyncio.gather(look(), *map(write, writers))
-        await storage.tally()
+        await count(storage)
         await assert_pages(storage, writers, QUERIES[::5])
 
 
@@ -106,7 +106,7 @@ class Writer:
     async def write(self, storage: Storage) -> None:
         """Write the next thing, or count what was written."""
         if self.random.random() < 0.1:
-            await storage.tally()
+            await count(storage)
         else:
             await storage.write(self._work())
 

@@ -184,6 +184,13 @@ CREATE TABLE catalogue_changes (
     n BIGINT NOT NULL CHECK (n > 0)
 );
 
+-- The process that does what is done for all of them, and until when, if it does not say so again.
+CREATE TABLE leader (
+    no BIGINT NOT NULL PRIMARY KEY CHECK (no = 1),
+    name TEXT COLLATE "C" NOT NULL,
+    until BIGINT NOT NULL
+);
+
 -- Places in courses. An enrolment belongs to its user's account and mode, and cannot be moved to another: hence the
 -- foreign key of three. `payment_id` and `certificate_id` have none, since the rows they name refer back to this one
 -- and come later; the doctor follows them.

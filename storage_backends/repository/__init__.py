@@ -9,7 +9,7 @@ from learnflow_core import ports
 from learnflow_core.model import Instant
 from learnflow_core.ports import Work
 from storage_backends.driver import Connections, Driver, DriverTransaction
-from storage_backends.repository import tally
+from storage_backends.repository import leading, tally
 from storage_backends.repository.accounts import Accounts, ApiKeys
 from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
@@ -43,6 +43,9 @@ class Repository:
         """Whether what the catalogue shows was changed."""
         return self._courses.changed
 
+    async def lead(self, name: str, now: Instant, until: Instant) -> bool:
+        return await leading.lead(self._tx, name, now, until)
+
     async def purge(self, now: Instant) -> None:
         await purge(self._tx, now)
 
@@ -75,10 +78,11 @@ class RepositoryStorage:
             if any(each.changed_catalogue for each in tries):
                 self._catalogue_changed()
 
-    async def tally(self) -> None:
-        more = await self._driver.read(tally.due)
-        while more:
-            more = await self._driver.write(tally.portion, snapshot=True)
+    async def tally(self) -> bool:
+        due = await self._driver.read(tally.due)
+        if due:
+            await self._driver.write(tally.portion, snapshot=True)
+        return due
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         self._catalogue_changed = changed

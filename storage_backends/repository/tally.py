@@ -11,11 +11,10 @@ async def due(tx: DriverTransaction) -> bool:
     return await uncounted.count(tx, uncounted.ENOUGH) >= uncounted.ENOUGH or await version.scattered(tx)
 
 
-async def portion(tx: DriverTransaction) -> bool:
-    """Count the oldest notes; whether there may be more. Nobody else writes what this writes."""
+async def portion(tx: DriverTransaction) -> None:
+    """Count the oldest notes. Nothing else writes what this writes, so it needs no more than a snapshot."""
     taken = await uncounted.take(tx)
     await totals.follow(tx, taken.courses)
     await blocks.follow(tx, taken.courses)
     await words.follow(tx, taken.texts)
     await version.fold(tx)
-    return taken.full

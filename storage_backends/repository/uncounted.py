@@ -35,8 +35,6 @@ class Portion(NamedTuple):
 
     courses: Mapping[Listed, int]
     texts: Mapping[str, int]
-    full: bool
-    """Whether there may be more."""
 
 
 async def note(tx: DriverTransaction, changes: Sequence[Change]) -> None:
@@ -61,9 +59,8 @@ async def take(tx: DriverTransaction) -> Portion:
     """The oldest notes, which are to be counted in this transaction."""
     moved = await tx.rows(_TAKE, NOTES)
     worded = await tx.rows(_TAKE_TEXTS, NOTES, CHARACTERS)
-    full = len(moved) == NOTES or len(worded) == NOTES or sum(len(text) for _, text in worded) >= CHARACTERS
     courses = _summed((Listed._make(kept), change) for change, *kept in moved)
-    return Portion(courses, _summed((text, change) for change, text in worded), full)
+    return Portion(courses, _summed((text, change) for change, text in worded))
 
 
 def among(category: str | None, level: str | None) -> Where:
