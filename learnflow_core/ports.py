@@ -385,8 +385,12 @@ class Storage(Protocol):
     async def read(self, work: Work[T]) -> T:
         """Run work that changes nothing, on one snapshot."""
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work that changes something; what it returns is answered once it is durable."""
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+        """Run work that changes something; what it returns is answered once it is durable.
+
+        It is as if it were alone. With `snapshot` it may miss what others change meanwhile of what it reads and does
+        not write: for work that needs no more, and would be undone for it again and again (`Courses.settle`).
+        """
 
     async def tally(self) -> bool:
         """Count some of what has changed in the catalogue, where that is put off and has become much, in a write that

@@ -65,7 +65,7 @@ class RepositoryStorage:
     async def read(self, work: Work[T]) -> T:
         return await self._driver.read(lambda tx: work(Repository(tx)))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
         tries: list[Repository] = []
 
         def run(tx: DriverTransaction) -> Awaitable[T]:
@@ -73,7 +73,7 @@ class RepositoryStorage:
             return work(tries[-1])
 
         try:
-            return await self._driver.write(run)
+            return await self._driver.write(run, snapshot=snapshot)
         finally:
             if any(each.changed_catalogue for each in tries):
                 self._catalogue_changed()
