@@ -136,7 +136,8 @@ def create_app(services: Services) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        task = asyncio.create_task(Sweeper(services).sweep_for_ever())
+        sweeper = Sweeper(services, services.random_bytes(16).hex())
+        task = asyncio.create_task(sweeper.sweep_for_ever())
         try:
             yield
         finally:

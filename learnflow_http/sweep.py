@@ -43,11 +43,14 @@ async def lead(storage: Storage, name: str, now: Instant) -> bool:
 
 
 class Sweeper:
-    """The sweep of one process. An ExceptionGroup tells, at the end of a round, of the steps that failed."""
+    """The sweep of one process, by a name that no other has.
 
-    def __init__(self, services: Services) -> None:
+    An ExceptionGroup tells, at the end of a round, of the steps that failed.
+    """
+
+    def __init__(self, services: Services, name: str) -> None:
         self._services = services
-        self._name = services.random_bytes(16).hex()
+        self._name = name
         self._purged: Instant = 0
 
     async def sweep_for_ever(self) -> None:

@@ -42,7 +42,6 @@ class World:
         self.services = services
         self.clock = clock
         self.client = client
-        self._sweeper = Sweeper(services)
 
     @property
     def now(self) -> Instant:
@@ -107,8 +106,11 @@ class World:
         return await self.client.request(method, path, json=json, headers=named)
 
     async def sweep(self) -> None:
-        await self._sweeper.sweep_own()
-        await self._sweeper.sweep_common()
+        sweeper = Sweeper(self.services, "world")
+        try:
+            await sweeper.sweep_own()
+        finally:
+            await sweeper.sweep_common()
 
     @staticmethod
     def owner(account: Account, mode: Mode = "live") -> Actor:
