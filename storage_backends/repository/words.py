@@ -73,9 +73,7 @@ async def asked(tx: DriverTransaction, search: SearchQuery) -> Asked:
     prefix = search.prefix
     ranges = [(mark + prefix, mark + prefix + _LAST) for mark in ("", "=")]
     whole = json_text([*search.words, *in_title(search.words), f"*{prefix}", f"*={prefix}"])
-    noted = [*search.words, prefix]
-    having = " OR ".join(_HAVING.format(number) for number, _ in enumerate(noted, 7))
-    rows = await tx.rows(_ASKED.format(having=having), *chain(*ranges), MOST_ENDS + 1, whole, *noted)
+    rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole, json_text([*search.words, prefix]))
     counts = {word: courses for word, courses in _summed(rows, _asked_of(search)).items() if courses}
     published = counts.pop(_EVERY, 0)
     # What is noted may have ended some of the words that were read, but there are others, which were not.
@@ -135,14 +133,15 @@ _FORGET = "DELETE FROM words WHERE courses = 0 AND word IN (SELECT value FROM js
 _KEPT = "SELECT word, courses, 0 AS noted FROM words"
 _NOTED = (
     "UNION ALL SELECT search, CAST(SUM(change) AS BIGINT), 1 FROM uncounted_texts "
-    f"WHERE {uncounted.ALL} AND ({{having}}) GROUP BY search HAVING SUM(change) <> 0"
+    f"WHERE {uncounted.ALL} AND {{having}} GROUP BY search HAVING SUM(change) <> 0"
 )
-_HAVING = "replace(search, CAST(${} AS TEXT), '') <> search"  # what both databases have to look into a text
+# What both databases have to look into a text.
+_HAVING = "EXISTS (SELECT 1 FROM json_each(CAST($7 AS TEXT)) WHERE replace(search, value, '') <> search)"
 _ASKED = f"""
     SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $5) AS plain
     UNION ALL SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $3 AND word < $4 ORDER BY word LIMIT $5) AS titled
     UNION ALL {_KEPT} WHERE word IN (SELECT value FROM json_each(CAST($6 AS TEXT)))
     UNION ALL SELECT list, courses, 0 FROM totals WHERE list = '{_EVERY}'
-    {_NOTED}
+    {_NOTED.format(having=_HAVING)}
 """
 _ALL = f"{_KEPT} {_NOTED.format(having='1 = 1')}"
