@@ -134,6 +134,9 @@ class DriverTransaction(Protocol):
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Keep many new rows in the quickest way that the database has; `DuplicateError` when one of them exists."""
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        """Look at what these tables and the index hold now, where statements are planned by that; it takes its time."""
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         """Let the index know of courses what it is to know now, in place of what it knew (None: they are new).
 

@@ -111,6 +111,10 @@ class PostgresTransaction(DriverTransaction):
         with self._asking() as (connection, timeout):
             await connection.copy_records_to_table(table, columns=columns, records=rows, timeout=timeout)
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        with self._asking() as (connection, _):
+            await connection.execute(f"SET LOCAL statement_timeout = 0; ANALYZE course_search, {', '.join(tables)}")
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         await postgres_search.index(self, changes)
 

@@ -136,6 +136,9 @@ class SQLiteTransaction(DriverTransaction):
         with self._open() as connection:
             connection.executemany(sql, rows)
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        """Nothing: what plans are made by is part of the schema."""
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         with self._open() as connection:
             sqlite_places.move(connection, changes)

@@ -114,6 +114,9 @@ class PlainTransaction(DriverTransaction):
         for row in rows:
             await self.rows(statement, *row)
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        """Nothing: statements here are planned without knowing how much there is."""
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         for before, after in changes:
             if before is not None:
