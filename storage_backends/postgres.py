@@ -43,9 +43,6 @@ _SERVED: Final = {
     "max_parallel_workers_per_gather": "0",
     # Every read has an index to go by, also where the planner takes what is asked for to be most of a table.
     "enable_seqscan": "off",
-    # And to join, its rows are looked up: the other ways read all of an index as soon as much is thought to match.
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
     # Else a search that finds a tenth of a million courses remembers pages of the table only, and tests all on them.
     "work_mem": "16MB",
     "lock_timeout": str(_LOCK_PATIENCE_MS),

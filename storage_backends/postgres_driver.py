@@ -27,8 +27,7 @@ TOGETHER: Final = 2
 """How often a write is tried beside others, before it is given the database for itself."""
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_PATIENT: Final = ("statement_timeout = 0", "enable_seqscan = on", "enable_hashjoin = on", "enable_mergejoin = on")
-_PATIENT_READ: Final = "; SET LOCAL ".join((_READ, *_PATIENT))
+_PATIENT_READ: Final = f"{_READ}; SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"
 _WRITE: Final = f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
 _WRITE_TOGETHER: Final = f"{_WRITE}; LOCK TABLE gate IN ROW SHARE MODE"
 _WRITE_ALONE: Final = f"{_WRITE}; LOCK TABLE gate IN EXCLUSIVE MODE"
