@@ -99,13 +99,14 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
     expected: Counter[str] = Counter()
     published: Counter[str] = Counter()
     async for courses in _searched(tx):
-        for entry, status, computed in courses:
+        for entry, computed in courses:
             expected.update(entry.tokens.split(" "))
-            published.update(words.words_of(status, entry.tokens))
+            if entry.published:
+                published.update(words.words_of(entry.tokens))
             if entry.tokens != computed:
                 wrong.append(f"course {entry.id}: it would be found by other words than it says")
-        missed = set(await tx.missed([entry for entry, _, _ in courses]))
-        not_found = (entry.id for entry, _, _ in courses if entry.n in missed)
+        missed = set(await tx.missed([entry for entry, _ in courses]))
+        not_found = (entry.id for entry, _ in courses if entry.n in missed)
         wrong += [f"course {course_id}: the search index does not find it by every word" for course_id in not_found]
     indexed: Counter[str] = Counter(dict(await tx.indexed()))
     differing = (token for token in sorted(expected.keys() | indexed.keys()) if expected[token] != indexed[token])
@@ -122,18 +123,18 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
     return wrong[:MOST] + miscounted
 
 
-async def _searched(tx: DriverTransaction) -> AsyncIterator[Sequence[tuple[Entry, str, str]]]:
-    """Every course, many at once: as the index should know it, its status, and the tokens it should be kept with."""
+async def _searched(tx: DriverTransaction) -> AsyncIterator[Sequence[tuple[Entry, str]]]:
+    """Every course, many at once: as the index should know it, and the tokens it should be kept with."""
     number = 0
     while rows := await tx.rows(_NEXT_COURSES, number, _COURSES_AT_ONCE):
         yield [_indexed(*row) for row in rows]
         number = rows[-1][0]
 
 
-def _indexed(number: int, kept: str, *columns: Value) -> tuple[Entry, str, str]:
+def _indexed(number: int, kept: str, *columns: Value) -> tuple[Entry, str]:
     course = COURSES.make(columns)
     entry = Entry(number, course.status == "published", course.total_students, course.id, kept)
-    return entry, course.status, tokens(course)
+    return entry, tokens(course)
 
 
 _NEXT_COURSES = (
