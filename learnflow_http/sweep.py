@@ -1,8 +1,10 @@
 """What nobody waits for, done once a second: payments without an outcome, access that is over, numbers of students,
 last uses, what expired.
 
-Every process does it, and all of it is safe with several. A step that fails keeps none of the others from being done:
-money that is on its way must not wait for a count that cannot be made.
+Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
+other, and in the end lock the database. Money that is on its way waits for none of it, and none of it for a payment
+service that does not answer; so these are three rounds beside each other, and a step that fails keeps none of the
+others from being done.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
-from learnflow_core.ports import Context
+from learnflow_core.ports import Context, Storage
 from learnflow_core.usecases.payments import AT_ONCE, finish_unresolved
 from learnflow_core.usecases.places import expire_overdue
 from learnflow_http.services import Services
@@ -24,109 +26,135 @@ logger: Final = logging.getLogger("learnflow.sweep")
 
 EVERY_S: Final = 1.0
 PURGE_EVERY: Final[Instant] = 600 * SECOND
+LEADS_FOR: Final[Instant] = 3 * SECOND
+"""How long one process does what is done for all before it says again that it does: so long nobody does it when that
+one is killed."""
 
 _SETTLED_AT_ONCE: Final = 500
 _EXPIRED_AT_ONCE: Final = 100
 _COUNTS: Final = "numbers of students"
 """The subject of settling: beside those that take seats, it would wait for them in a circle."""
 _ROUNDS: Final = 20
-"""So often is this done in one sweep: what is left, the next one does."""
+"""So often are enrolments ended, courses settled and portions of notes counted in one sweep: what comes faster is left
+to the next."""
 _MOST_TOLD: Final = 1_000
 """So many unresolved payments are counted, and no more."""
+_MOST_NOTED: Final = 10_000
+"""So many notes of each kind are counted, and no more."""
 
 Step = Callable[[], Awaitable[object]]
 
 
-async def sweep(services: Services, *, purge: bool) -> None:
-    """Do all of it once. An ExceptionGroup tells, at the end, of the steps that failed."""
-    now = services.clock_ns() // 1_000
-    await _do(*_with_money(services, now), *_the_rest(services, now, purge=purge))
+async def lead(storage: Storage, name: str, now: Instant) -> bool:
+    """Whether the process of this name, which no other has, is the one that does what is done for all, for a while."""
+    return await storage.write(lambda tx: tx.lead(name, now, now + LEADS_FOR))
 
 
-async def sweep_for_ever(services: Services) -> None:
-    """Sweep once a second, until this is cancelled; what fails is logged, and tried again.
+class Sweeper:
+    """The sweep of one process, by a name that no other has.
 
-    What asks the payment service has a turn of its own, so that nothing else waits for that to answer.
+    An ExceptionGroup tells, at the end of a round, of the steps that failed.
     """
-    purged: Instant = 0
 
-    async def see_to_money() -> None:
-        await _do(*_with_money(services, services.clock_ns() // 1_000))
+    def __init__(self, services: Services, name: str) -> None:
+        self._services = services
+        self._name = name
+        self._purged: Instant = 0
 
-    async def see_to_the_rest() -> None:
-        nonlocal purged
-        now = services.clock_ns() // 1_000
-        due = now - purged >= PURGE_EVERY
-        await _do(*_the_rest(services, now, purge=due))
-        purged = now if due else purged
+    async def sweep_for_ever(self) -> None:
+        """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.sweep_money))
+            group.create_task(self._repeat(self.sweep_own))
+            group.create_task(self._repeat(self.sweep_common))
 
-    await asyncio.gather(_repeat(services, see_to_money), _repeat(services, see_to_the_rest))
+    async def sweep_money(self) -> None:
+        """What is urgent, and safe with several: payments that are due, as long as there are any."""
+        services = self._services
+        while await finish_unresolved(services.storage, services.gateways, self._ctx()) == AT_ONCE:
+            pass
 
+    async def sweep_own(self) -> None:
+        """What is this process's own: figures, last uses of keys."""
+        await _all([self._tell, lambda: note_uses(self._services)])
 
-def _with_money(services: Services, now: Instant) -> list[Step]:
-    return [lambda: _tell_of_unresolved(services, now), lambda: _finish_unresolved(services)]
+    async def sweep_common(self) -> None:
+        """What one process does for all: access that is over, numbers of students, counts of courses, forgetting what
+        expired."""
+        if await self._leads():
+            await _all([self._expire, self._settle, self._tally, self._purge])
 
+    async def _repeat(self, step: Step) -> None:
+        done, failed = (self._services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
+        while True:
+            try:
+                await step()
+                done.add()
+            except Exception:
+                failed.add()
+                logger.exception("the sweep failed, and will be tried again")
+            # Processes that were forked together would else meet in the same rows, every time.
+            await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
-def _the_rest(services: Services, now: Instant, *, purge: bool) -> list[Step]:
-    ctx = Context(now, services.random_bytes)
-    steps: list[Step] = [lambda: _expire(services, ctx), lambda: note_uses(services), lambda: _count(services)]
-    return [*steps, lambda: services.storage.write(lambda tx: tx.purge(now))] if purge else steps
+    async def _tell(self) -> None:
+        metrics, read, before = self._services.metrics, self._services.storage.read, self._now() - UNRESOLVED_AFTER
+        metrics.unresolved.put(await read(lambda tx: tx.payments.unresolved(before, _MOST_TOLD)))
+        metrics.uncounted.put(await read(lambda tx: tx.courses.uncounted(_MOST_NOTED)))
+        metrics.refresh()
 
+    async def _expire(self) -> None:
+        for _ in range(_ROUNDS):
+            ctx = self._ctx()
+            ended = await self._services.storage.write(lambda tx, at=ctx: expire_overdue(tx, at, _EXPIRED_AT_ONCE))  # type: ignore[misc]
+            if ended < _EXPIRED_AT_ONCE or not await self._leads():
+                break
 
-async def _do(*steps: Step) -> None:
-    failures = [failure for step in steps if (failure := await _failure(step)) is not None]
-    if failures:
-        raise ExceptionGroup("not all of the sweep could be done", failures)
+    async def _settle(self) -> None:
+        write = self._services.storage.write
+        for _ in range(_ROUNDS):
+            settled = await write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE), subject=_COUNTS)
+            # Fewer than asked for may be as many as can be done at once.
+            if not settled or not await self._leads():
+                break
 
+    async def _tally(self) -> None:
+        for _ in range(_ROUNDS):
+            if not (await self._leads() and await self._services.storage.tally()):
+                break
 
-async def _repeat(services: Services, work: Step) -> None:
-    done, failed = (services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
-    while True:
-        try:
-            await work()
-            done.add()
-        except Exception:
-            failed.add()
-            logger.exception("the sweep failed, and will be tried again")
-        # Processes that were forked together would else meet in the same rows, every time.
-        await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+    async def _purge(self) -> None:
+        now = self._now()
+        if now - self._purged >= PURGE_EVERY:
+            await self._services.storage.write(lambda tx: tx.purge(now))
+            self._purged = now
 
+    async def _leads(self) -> bool:
+        return await lead(self._services.storage, self._name, self._now())
 
-async def _finish_unresolved(services: Services) -> None:
-    """Carry on payments as long as there are any that are due; each round takes its time, and looks at the clock."""
-    while True:
-        ctx = Context(services.clock_ns() // 1_000, services.random_bytes)
-        if await finish_unresolved(services.storage, services.gateways, ctx) < AT_ONCE:
-            break
+    def _ctx(self) -> Context:
+        return Context(self._now(), self._services.random_bytes)
 
-
-async def _expire(services: Services, ctx: Context) -> None:
-    """End enrolments whose access is over."""
-    for _ in range(_ROUNDS):
-        if await services.storage.write(lambda tx: expire_overdue(tx, ctx, _EXPIRED_AT_ONCE)) < _EXPIRED_AT_ONCE:
-            break
+    def _now(self) -> Instant:
+        return self._services.clock_ns() // 1_000
 
 
 async def note_uses(services: Services) -> None:
-    """Keep when API keys were used last."""
+    """Keep when API keys were used last; also when this is cancelled, since nobody else knows."""
     used = services.authenticator.take_used()
     if used:
-        await services.storage.write(lambda tx: tx.api_keys.touch(used))
+        writing = asyncio.ensure_future(services.storage.write(lambda tx: tx.api_keys.touch(used)))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
 
-async def _tell_of_unresolved(services: Services, now: Instant) -> None:
-    left = await services.storage.read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, _MOST_TOLD))
-    services.metrics.unresolved.put(left)
-    services.metrics.refresh()
-
-
-async def _count(services: Services) -> None:
-    """Bring numbers of students, and what is counted of courses, up to date."""
-    for _ in range(_ROUNDS):
-        settled = await services.storage.write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE), subject=_COUNTS)
-        await services.storage.write(lambda tx: tx.courses.tally())
-        if settled < _SETTLED_AT_ONCE:
-            break
+async def _all(steps: Sequence[Step]) -> None:
+    """Do each of them; an ExceptionGroup tells, at the end, of those that failed."""
+    failures = [failure for step in steps if (failure := await _failure(step)) is not None]
+    if failures:
+        raise ExceptionGroup("not all of the sweep could be done", failures)
 
 
 async def _failure(step: Step) -> Exception | None:

@@ -31,15 +31,17 @@ TOGETHER: Final = 2
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT_READ: Final = f"{_READ}; SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"
-_WRITE: Final = f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
-_WRITE_TOGETHER: Final = f"{_WRITE}; LOCK TABLE gate IN ROW SHARE MODE"
+_WRITE: Final = (
+    f"BEGIN ISOLATION LEVEL {{}}; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}; LOCK TABLE gate IN"
+)
+_TOGETHER: Final = f"{_WRITE} ROW SHARE MODE"
+_ALONE: Final = f"{_WRITE} EXCLUSIVE MODE"
 # One after the other, beside those above. Others wait for this lock: who vanishes while holding it is soon given up.
 # What is asked in such a transaction goes by a key, and is asked many times: one plan is right for all.
-_WRITE_SHARED: Final = (
-    f"{_WRITE}; SET LOCAL idle_in_transaction_session_timeout = {SHARED_IDLE_S * 1000:.0f}; "
-    "SET LOCAL plan_cache_mode = force_generic_plan; LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE"
+_SHARED: Final = (
+    f"{_WRITE.format('SERIALIZABLE')} SHARE UPDATE EXCLUSIVE MODE; SET LOCAL plan_cache_mode = force_generic_plan; "  # noqa: S608
+    f"SET LOCAL idle_in_transaction_session_timeout = {SHARED_IDLE_S * 1000:.0f}"
 )
-_WRITE_ALONE: Final = f"{_WRITE}; LOCK TABLE gate IN EXCLUSIVE MODE"
 
 
 class PostgresDriver:
@@ -64,13 +66,15 @@ class PostgresDriver:
         left, begin = (_without_end, _PATIENT_READ) if patient else (self._deadline(), _READ)
         return await self._returned(connection, _attempt(connection, begin, work, left))
 
-    async def write(self, work: Work[T], *, subject: str | None = None) -> T:
-        return await (self._write(work) if subject is None else self._together.write(work, subject))
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
+        if subject is not None:
+            return await self._together.write(work, subject)
+        return await self._write(work, "REPEATABLE READ" if snapshot else "SERIALIZABLE")
 
-    async def _write(self, work: Work[T]) -> T:
+    async def _write(self, work: Work[T], level: str = "SERIALIZABLE") -> T:
         connection = await self._pool.take()
         # A task of its own: it goes on when its caller is cancelled.
-        task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work)))
+        task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work, level)))
         self._writes.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -81,7 +85,7 @@ class PostgresDriver:
 
     async def _attempt_shared(self, work: Callable[[PostgresTransaction], Awaitable[None]]) -> None:
         connection = await self._pool.take()
-        await self._returned(connection, _attempt(connection, _WRITE_SHARED, work, _a_statement, writes=True))
+        await self._returned(connection, _attempt(connection, _SHARED, work, _a_statement, writes=True))
 
     async def _returned(self, connection: Connection, transaction: Coroutine[Any, Any, T]) -> T:
         """What the transaction comes to; the connection goes back to the pool."""
@@ -110,19 +114,19 @@ class PostgresDriver:
         return left
 
 
-async def _written(connection: Connection, work: Work[T]) -> T:
-    """What the work comes to when its transaction is durable.
+async def _written(connection: Connection, work: Work[T], level: str) -> T:
+    """What the work comes to when its transaction, of this level of isolation, is durable.
 
     Each try that fails for others has let one of them succeed. The last one waits until nobody else writes, keeps all
     from beginning meanwhile, and so cannot fail for them.
     """
     for _ in range(TOGETHER):
         try:
-            return await _attempt(connection, _WRITE_TOGETHER, work, _a_statement, writes=True)
+            return await _attempt(connection, _TOGETHER.format(level), work, _a_statement, writes=True)
         except AgainError:
             await _say(connection, "ROLLBACK", STATEMENT_S)
     try:
-        return await _attempt(connection, _WRITE_ALONE, work, _a_statement, writes=True)
+        return await _attempt(connection, _ALONE.format(level), work, _a_statement, writes=True)
     except AgainError as error:
         raise unavailable() from error
 
