@@ -410,7 +410,8 @@ class Transaction(Protocol):
 
     async def lead(self, name: str, now: Instant, until: Instant) -> bool:
         """Whether the process of this name is the one that does what is done for all processes, until then: because it
-        was before, or nobody is any more."""
+        was before, or nobody is any more. A time that is more than twice as far from now as
+        this process asks for was told by a clock that is ahead, and counts for nothing."""
 
     async def purge(self, now: Instant) -> None:
         """Forget what time has made worthless: expired families and revocations, replies older than 24 hours."""
