@@ -430,7 +430,7 @@ class Storage(Protocol):
         """Run work that changes something; what it returns is answered once it is durable.
 
         It is as if it were alone. With `snapshot` it may miss what others change meanwhile of what it reads and does
-        not write: for work that needs no more, and would be undone for it again and again (`Courses.settle`).
+        not write: for work that needs no more, and would be undone for it again and again.
 
         With a `subject` (a text that names whose business it is) it may share a transaction with such works of other
         subjects, which is quicker where many write, and their statements may then come between its own: it must decide
