@@ -195,10 +195,12 @@ class Payment(msgspec.Struct, frozen=True):
     Written before the payment service is asked, and its id is the idempotency key of the charge (and, with another
     prefix, of the refund): whoever finds it unresolved can ask again without charging twice. `token` is the payment
     service's word for the method `method_id`, kept so that the question stays the same when the method is deleted.
+    `payee_id` is the account that published the course, in whose books the money is.
     """
 
     id: str
     enrollment_id: str
+    payee_id: str
     mode: Mode
     method_id: str
     token: str

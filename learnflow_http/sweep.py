@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from learnflow_core.audit import SWEEP
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context
 from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, finish_unresolved
@@ -36,7 +37,7 @@ async def sweep(services: Services, *, purge: bool) -> None:
     now = services.clock_ns() // 1_000
     steps: list[Step] = [
         lambda: _tell_of_unresolved(services, now),
-        lambda: finish_unresolved(services.storage, services.gateways, Context(now, services.random_bytes)),
+        lambda: finish_unresolved(services.storage, services.gateways, Context(now, services.random_bytes, SWEEP)),
         lambda: note_uses(services),
         lambda: _count(services),
     ]

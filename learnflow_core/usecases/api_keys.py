@@ -75,6 +75,7 @@ async def rotate_key(tx: Transaction, actor: Actor, key_id: str, rotation: KeyRo
     end = ctx.now + rotation.overlap_seconds * SECOND
     expires_at = end if key.expires_at is None else min(key.expires_at, end)
     await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at))
+    await tx.audit.add(ctx.event("key.rotated", key.id, key.account_id, made.key.id))
     return made
 
 
@@ -90,6 +91,7 @@ async def end_key(tx: Transaction, key: ApiKey, ctx: Context) -> ApiKey:
     revoked = msgspec.structs.replace(key, revoked_at=ctx.now)
     await tx.api_keys.put(revoked)
     await tx.tokens.revoke_of_key(key.id, ctx.now)
+    await tx.audit.add(ctx.event("key.revoked", key.id, key.account_id))
     return revoked
 
 
@@ -141,4 +143,5 @@ async def _make(
         last_used_at=None,
     )
     await tx.api_keys.add(key)
+    await tx.audit.add(ctx.event("key.created", key.id, key.account_id))
     return MadeKey(key, secret)

@@ -30,7 +30,7 @@ from learnflow_core.model import (
 )
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Context, EnrollmentQuery, Paging, PaymentGateway, Storage, Transaction
-from learnflow_core.usecases import certificates
+from learnflow_core.usecases import certificates, payments
 from learnflow_core.usecases.visible import get_course, get_enrollment, get_user, narrowed, teaches
 
 Gateways = Mapping[Mode, PaymentGateway]
@@ -148,9 +148,9 @@ async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context, 
     fails in another way does not keep the others waiting: an ExceptionGroup tells of all such at the end.
     """
     before = ctx.now - UNRESOLVED_AFTER
-    payments = await storage.read(lambda tx: tx.payments.unresolved(before, batch))
+    unresolved = await storage.read(lambda tx: tx.payments.unresolved(before, batch))
     failures: list[Exception] = []
-    for payment in payments:
+    for payment in unresolved:
         carry_on = _refund if payment.status == "refunding" else _charge
         try:
             with _unless_unavailable():
@@ -159,15 +159,16 @@ async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context, 
             failures.append(error)
     if failures:
         raise ExceptionGroup("some payments could not be resolved", failures)
-    return len(payments)
+    return len(unresolved)
 
 
-async def release(tx: Transaction, enrollment: Enrollment) -> None:
+async def release(tx: Transaction, enrollment: Enrollment, ctx: Context) -> None:
     """Keep an enrolment that has ended, and give back the seat and the licence it held."""
     await tx.enrollments.put(enrollment)
     await tx.courses.free_seat(enrollment.course_id, enrollment.mode)
     if enrollment.licensed:
         await tx.accounts.return_license(enrollment.account_id, enrollment.mode)
+        await tx.audit.add(ctx.event("license.returned", enrollment.id, enrollment.account_id))
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -198,8 +199,10 @@ async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: 
         enrollment = msgspec.structs.replace(enrollment, payment_id=payment.id)
     if not await tx.enrollments.add(enrollment):
         raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "Somebody else enrols this user just now.", retry_after_s=1)
+    if enrollment.licensed:
+        await tx.audit.add(ctx.event("license.taken", enrollment.id, enrollment.account_id))
     if payment is not None:
-        await tx.payments.add(payment)
+        await payments.begin(tx, enrollment, payment, ctx)
     return _Place(enrollment, True, payment)
 
 
@@ -243,6 +246,7 @@ async def _new_payment(
     return Payment(
         id=ctx.new_id("pay"),
         enrollment_id=enrollment.id,
+        payee_id=course.account_id,
         mode=enrollment.mode,
         method_id=method_id,
         token=token,
@@ -264,8 +268,7 @@ async def _charge(
 async def _refund(storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context) -> None:
     """Give the money of an enrolment that was left back."""
     await gateway.refund(payment)
-    refunded = msgspec.structs.replace(payment, status="refunded", updated_at=ctx.now)
-    await storage.write(lambda tx: tx.payments.put(refunded))
+    await storage.write(lambda tx: _refunded(tx, payment.id, ctx))
 
 
 @contextmanager
@@ -278,33 +281,46 @@ def _unless_unavailable() -> Iterator[None]:
             raise
 
 
-async def _resolve(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> Enrollment:
-    """Write down what the payment service said, unless somebody who asked too has done so."""
+async def _refunded(tx: Transaction, payment_id: str, ctx: Context) -> None:
+    """Write down that the money was given back, unless somebody who asked too has done so."""
+    payment, enrollment = await _paid(tx, payment_id)
+    if payment.status == "refunding":
+        await payments.come_to(tx, enrollment, payment, "refunded", ctx)
+
+
+async def _paid(tx: Transaction, payment_id: str) -> tuple[Payment, Enrollment]:
+    """A payment and the enrolment it is for."""
     payment = await tx.payments.get(payment_id)
     assert payment is not None, "payments are never deleted"
     enrollment = await tx.enrollments.get(payment.enrollment_id)
     assert enrollment is not None, "the schema ties a payment to its enrolment"
+    return payment, enrollment
+
+
+async def _resolve(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> Enrollment:
+    """Write down what the payment service said, unless somebody who asked too has done so."""
+    payment, enrollment = await _paid(tx, payment_id)
     if payment.status != "charging":
         return enrollment
     if refusal is not None:
-        await tx.payments.put(msgspec.structs.replace(payment, status="declined", updated_at=ctx.now))
+        await payments.come_to(tx, enrollment, payment, "declined", ctx, why=refusal.value)
         declined = rules.step(enrollment, "decline", ctx.now)
-        await release(tx, declined)
+        await release(tx, declined, ctx)
         return declined
     paid = rules.step(enrollment, "pay", ctx.now)
     user = await tx.users.get(enrollment.user_id)
     if user is None or user.deleted_at is not None:
         return await _undo(tx, paid, payment, ctx)
-    await tx.payments.put(msgspec.structs.replace(payment, status="charged", updated_at=ctx.now))
+    await payments.come_to(tx, paid, payment, "charged", ctx)
     await tx.enrollments.put(paid)
     return paid
 
 
 async def _undo(tx: Transaction, paid: Enrollment, payment: Payment, ctx: Context) -> Enrollment:
     """Give back the place and, by the sweep, the money of somebody who was deleted while the payment was under way."""
-    await tx.payments.put(msgspec.structs.replace(payment, status="refunding", updated_at=ctx.now))
+    await payments.come_to(tx, paid, payment, "refunding", ctx)
     refunded = rules.step(paid, "refund", ctx.now)
-    await release(tx, refunded)
+    await release(tx, refunded, ctx)
     return refunded
 
 
@@ -315,12 +331,10 @@ async def _leave(tx: Transaction, actor: Actor, enrollment_id: str, refund_windo
     ended = rules.left(enrollment, ctx.now, refund_window)
     if ended == enrollment:
         return _Place(enrollment, False, None)
-    await release(tx, ended)
+    await release(tx, ended, ctx)
     if ended.status != "refunded":
         return _Place(ended, False, None)
-    payment = await _payment_of(tx, ended)
-    refunding = msgspec.structs.replace(payment, status="refunding", updated_at=ctx.now)
-    await tx.payments.put(refunding)
+    refunding = await payments.come_to(tx, ended, await _payment_of(tx, ended), "refunding", ctx)
     return _Place(ended, False, refunding)
 
 

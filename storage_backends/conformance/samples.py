@@ -148,6 +148,7 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
     fields: dict[str, Any] = {
         "id": payment_id,
         "enrollment_id": "enr_1",
+        "payee_id": "acct_1",
         "mode": "live",
         "method_id": "pm_1",
         "token": "tok_visa",

@@ -1,0 +1,63 @@
+"""A payment's way from one status to the next, with what the ledger and the audit have of it, in one transaction.
+
+No use case writes a payment in another way, so that none can move money and leave it out of the books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from learnflow_core import ledger
+from learnflow_core.audit import Event
+from learnflow_core.ledger import HISTORY
+from learnflow_core.model import Enrollment, Payment, PaymentStatus
+from learnflow_core.ports import Context, Transaction
+
+_EVENTS: dict[PaymentStatus, Event] = {
+    "charging": "payment.charging",
+    "charged": "payment.charged",
+    "declined": "payment.declined",
+    "refunding": "payment.refunding",
+    "refunded": "payment.refunded",
+}
+
+
+async def begin(tx: Transaction, enrollment: Enrollment, payment: Payment, ctx: Context) -> None:
+    """Keep a new payment for an enrolment, before the payment service is asked."""
+    await tx.payments.add(payment)
+    await _write_down(tx, enrollment, payment, HISTORY[payment.status], None, ctx)
+
+
+async def come_to(
+    tx: Transaction,
+    enrollment: Enrollment,
+    payment: Payment,
+    status: PaymentStatus,
+    ctx: Context,
+    *,
+    why: str | None = None,
+) -> Payment:
+    """Let a payment, as this transaction has read it, come to a status; `why` is the code of a refusal.
+
+    ValueError when the status does not follow from the payment's (`learnflow_core.ledger.come_to`).
+    """
+    passed = ledger.come_to(payment.status, status)
+    changed = msgspec.structs.replace(payment, status=status, updated_at=ctx.now)
+    await tx.payments.put(changed)
+    await _write_down(tx, enrollment, changed, passed, why, ctx)
+    return changed
+
+
+async def _write_down(
+    tx: Transaction,
+    enrollment: Enrollment,
+    payment: Payment,
+    statuses: Sequence[PaymentStatus],
+    why: str | None,
+    ctx: Context,
+) -> None:
+    await tx.ledger.add(ledger.entries(payment, statuses, ctx.now))
+    for status in statuses:
+        await tx.audit.add(ctx.event(_EVENTS[status], payment.id, enrollment.account_id, why))
