@@ -14,8 +14,8 @@ Licences move no money and have no entries. What the payment service keeps as it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Collection, Sequence
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -33,15 +33,15 @@ MOVEMENTS: Final[dict[Movement, tuple[LedgerAccount, LedgerAccount]]] = {
 }
 """Which account each movement debits, and which it credits."""
 
-HISTORY: Final[dict[PaymentStatus, tuple[PaymentStatus, ...]]] = {
-    "charging": ("charging",),
-    "declined": ("charging", "declined"),
-    "charged": ("charging", "charged"),
-    "refunding": ("charging", "charged", "refunding"),
-    "refunded": ("charging", "charged", "refunding", "refunded"),
+COMES_TO: Final[dict[tuple[PaymentStatus, PaymentStatus], tuple[PaymentStatus, ...]]] = {
+    ("charging", "declined"): ("declined",),
+    ("charging", "charged"): ("charged",),
+    ("charging", "refunding"): ("charged", "refunding"),
+    ("charged", "refunding"): ("refunding",),
+    ("refunding", "refunded"): ("refunded",),
 }
-"""Every status that a payment has come through when it is in one, in order. A charge whose place is given up at once
-goes from `charging` to `refunding`, and has been `charged` all the same: the money did move."""
+"""The ways of a payment, whole: going from a status to another, it comes to these. A charge that is given back at once
+has been `charged` all the same, since the money did move. Whatever is absent is impossible."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -68,14 +68,23 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 def come_to(status: PaymentStatus, new: PaymentStatus) -> tuple[PaymentStatus, ...]:
-    """The statuses that a payment comes to, one after the other, on its way from one to another.
-
-    ValueError when the second does not follow from the first: a payment never goes back.
-    """
-    before, after = HISTORY[status], HISTORY[new]
-    if after[: len(before)] != before:
+    """The statuses that a payment comes to on its way from one to another; ValueError when there is no such way."""
+    passed = COMES_TO.get((status, new))
+    if passed is None:
         raise ValueError(f"a payment does not go from {status} to {new}")
-    return after[len(before) :]
+    return passed
+
+
+def ways(status: PaymentStatus) -> list[tuple[PaymentStatus, ...]]:
+    """Every way in which a payment may have come to a status: the statuses it has had by then, in order."""
+    if status == "charging":
+        return [("charging",)]
+    return [(*way, *passed) for (before, after), passed in COMES_TO.items() if after == status for way in ways(before)]
+
+
+def movements(status: PaymentStatus) -> tuple[Movement, ...]:
+    """What the ledger has of a payment in this status, whichever way it came there."""
+    return tuple(movement for movement in MOVEMENTS if movement in ways(status)[0])
 
 
 def entries(payment: Payment, statuses: Sequence[PaymentStatus], at: Instant) -> list[Entry]:
@@ -85,3 +94,21 @@ def entries(payment: Payment, statuses: Sequence[PaymentStatus], at: Instant) ->
         for movement, (debit, credit) in MOVEMENTS.items()
         if movement in statuses
     ]
+
+
+def witnessed(
+    status: PaymentStatus, moved: Collection[Movement], noted: Collection[PaymentStatus]
+) -> PaymentStatus | None:
+    """The status that a payment truly has, when the payment itself, the ledger and the audit tell of different ones.
+
+    It is the one that two of the three agree on, and that the third can be made to agree on by adding what it lacks;
+    None when there is no such status, or more than one.
+    """
+    possible = [
+        each
+        for each in get_args(PaymentStatus)
+        if (each == status) + (set(moved) == set(movements(each))) + (set(noted) in map(set, ways(each))) >= 2
+        and set(moved) <= set(movements(each))
+        and any(set(noted) <= set(way) for way in ways(each))
+    ]
+    return possible[0] if len(possible) == 1 else None

@@ -422,6 +422,15 @@ class Transaction(Protocol):
 Work = Callable[[Transaction], Awaitable[T]]
 
 
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is wrong: `says` tells what, and `remedy` what `Storage.repair` does about it where it is
+    `repairable`, else what a person has to do."""
+
+    says: str
+    remedy: str
+    repairable: bool
+
+
 class Storage(Protocol):
     """A backend; see the top of this module for what it promises."""
 
@@ -437,9 +446,14 @@ class Storage(Protocol):
         that is cancelled is not answered, and what its write then does is told to nobody. The one given last is
         called."""
 
-    async def check(self) -> Sequence[str]:
-        """What is wrong, one sentence each: damage to the database, and books that do not agree (seats, licences,
-        payments, certificates, counts, the search index). Reads everything, however long that takes."""
+    async def check(self) -> Sequence[Finding]:
+        """What is wrong: damage to the database, and books that do not agree (seats, licences, payments, certificates,
+        the ledger, the audit, counts, the search index). Reads everything, however long that takes, in snapshots that
+        keep nobody from writing; of each kind of finding, at most 100 are told."""
+
+    async def repair(self, ctx: Context) -> Sequence[Finding]:
+        """Put right every finding that is `repairable`, each in a transaction of its own that the audit tells of; what
+        was repaired. No repair moves money, or takes a place from somebody whose money is not being given back."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""

@@ -14,7 +14,7 @@ from learnflow_core.ports import Storage, Transaction
 from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
-from storage_backends.conformance.base import OpenStorage
+from storage_backends.conformance.base import OpenStorage, said
 from storage_backends.conformance.samples import account, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
@@ -298,7 +298,7 @@ async def test_every_connection_is_set_up_for_what_it_does(driver: PostgresDrive
 
 async def test_damage_that_the_server_knows_of_is_found(storage: Storage, other: Any) -> None:
     await other.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'courses_newest'::regclass")
-    assert "the database is damaged: the index courses_newest is not valid" in await storage.check()
+    assert "the database is damaged: the index courses_newest is not valid" in await said(storage)
 
 
 async def test_a_connection_that_the_server_ended_is_replaced_unseen(storage: Storage, other: Any) -> None:

@@ -11,7 +11,6 @@ import msgspec
 
 from learnflow_core import ledger
 from learnflow_core.audit import Event
-from learnflow_core.ledger import HISTORY
 from learnflow_core.model import Enrollment, Payment, PaymentStatus
 from learnflow_core.ports import Context, Transaction
 
@@ -25,9 +24,9 @@ _EVENTS: dict[PaymentStatus, Event] = {
 
 
 async def begin(tx: Transaction, enrollment: Enrollment, payment: Payment, ctx: Context) -> None:
-    """Keep a new payment for an enrolment, before the payment service is asked."""
+    """Keep a new payment for an enrolment, which is `charging`, before the payment service is asked."""
     await tx.payments.add(payment)
-    await _write_down(tx, enrollment, payment, HISTORY[payment.status], None, ctx)
+    await _write_down(tx, enrollment, payment, ("charging",), None, ctx)
 
 
 async def come_to(

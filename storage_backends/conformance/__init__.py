@@ -21,6 +21,7 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
 
 from storage_backends.conformance.catalogue import Catalogue, Seats
+from storage_backends.conformance.journals import Journals
 from storage_backends.conformance.learning import Learning
 from storage_backends.conformance.lists import Lists
 from storage_backends.conformance.pages import Pages
@@ -37,6 +38,7 @@ __all__ = ["PersistentStorageConformance", "StorageConformance"]
 class StorageConformance(
     People,
     Learning,
+    Journals,
     Sessions,
     Lists,
     Pages,

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from learnflow_core import ports
 from learnflow_core.model import Instant
-from learnflow_core.ports import Work
+from learnflow_core.ports import Context, Finding, Work
 from storage_backends.driver import Connections, Driver, DriverTransaction
+from storage_backends.repository import checkup
 from storage_backends.repository.accounts import Accounts, ApiKeys
-from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
 from storage_backends.repository.enrollments import Certificates, Enrollments
 from storage_backends.repository.journals import Journals
@@ -87,8 +87,11 @@ class RepositoryStorage:
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         self._catalogue_changed = changed
 
-    async def check(self) -> Sequence[str]:
-        return await self._driver.read(findings, patient=True)
+    async def check(self) -> Sequence[Finding]:
+        return await checkup.findings(self._driver)
+
+    async def repair(self, ctx: Context) -> Sequence[Finding]:
+        return await checkup.repaired(self._driver, ctx)
 
     async def close(self) -> None:
         await self._driver.close()

@@ -107,8 +107,8 @@ _OF = (
     "CASE movement WHEN 'charged' THEN 1 WHEN 'refunding' THEN 2 ELSE 3 END"
 )
 _BALANCES = """
-    SELECT account_id, currency, name, CAST(SUM(debited) AS BIGINT), CAST(SUM(credited) AS BIGINT) FROM (
-        SELECT account_id, currency, debit AS name, amount AS debited, 0 AS credited FROM ledger WHERE {0}
+    SELECT account_id, currency, side, CAST(SUM(debited) AS BIGINT), CAST(SUM(credited) AS BIGINT) FROM (
+        SELECT account_id, currency, debit AS side, amount AS debited, 0 AS credited FROM ledger WHERE {0}
         UNION ALL SELECT account_id, currency, credit, 0, amount FROM ledger WHERE {0}
-    ) AS sides GROUP BY account_id, currency, name ORDER BY account_id, currency, name
+    ) AS sides GROUP BY account_id, currency, side ORDER BY account_id, currency, side
 """
