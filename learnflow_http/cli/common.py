@@ -15,7 +15,7 @@ import msgspec
 
 from learnflow_core.access import EVERY_SCOPE, Actor, quotas
 from learnflow_core.audit import OPERATOR
-from learnflow_core.fields import Email, IdText, Title
+from learnflow_core.fields import Email, IdText, Price, Title
 from learnflow_core.model import Account, Instant, Mode
 from learnflow_core.pagination import MAX_LIMIT, Cursor, Slice, cursor_meta
 from learnflow_core.ports import Context, Paging, Storage, Transaction, Work
@@ -218,4 +218,6 @@ def _commands(command: click.Command) -> Iterable[list[str]]:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Price):
+        return f"{bytes(value.amount).decode()} {value.currency}"
     return printable(" ".join(value) if isinstance(value, tuple) else str(value))
