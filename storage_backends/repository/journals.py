@@ -38,6 +38,8 @@ class Journals:
 
     async def flush(self) -> None:
         """Write what was added."""
+        if not self._pending:
+            return
         pending, self._pending = self._pending, {}
         statements = [
             _insert(table, rows[start : start + _AT_ONCE])
