@@ -372,3 +372,8 @@ def test_no_statement_changes_the_journals_or_deletes_from_the_ledger() -> None:
         text = path.read_text()
         assert not re.search(r"UPDATE (ledger|audit)\b|DELETE FROM ledger\b", text), path
         assert "DELETE FROM audit" not in text or path.name == "journals.py"
+
+
+def test_the_document_names_every_event() -> None:
+    document = (Path(__file__).parent.parent / "docs/books.md").read_text()
+    assert {event for event in get_args(Event) if f"`{event}`" not in document} == set()
