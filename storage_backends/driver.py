@@ -190,8 +190,12 @@ class Driver(Protocol):
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same)."""
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same).
+
+        It is as if it were alone, and what it has read had not changed when it is done. With `snapshot` that holds only
+        of what it writes: so it undoes nobody who writes what it has read.
+        """
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""

@@ -22,6 +22,7 @@ from storage_backends.conformance.samples import (
     account,
     api_key,
     completed,
+    count,
     course,
     enrollment,
     family,
@@ -260,7 +261,7 @@ async def _fill(storage: Storage) -> None:
         place = enrollment(f"enr_{word}", status=status, **ids)
         await keep(storage, course(f"crs_{word}"), place, payment(f"pay_{word}", enrollment_id=place.id, status=paid))
     await storage.write(lambda tx: tx.courses.settle(100))
-    await storage.write(lambda tx: tx.courses.tally())
+    await count(storage)
 
 
 async def plant(storage: Storage, planted: Damage) -> list[Finding]:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from learnflow_http.cli import columns, learnflow
 from learnflow_http.cli.importing import BATCH
 from learnflow_http.cli.tables import Row, open_text, read_table
+from storage_backends import open_storage
 from tests.conftest import missing
 from tests.postgres import Postgres
 
@@ -68,6 +69,21 @@ def test_an_import_can_be_repeated_and_changes_what_differs_only(shop: Shop) -> 
     assert shop.counts(shop.take(rows(3))) == (3, 0, 0, 3, 0)
     changed = rows(4).replace("Course 1", "Another 1").replace("2,Course 2,Cooking,9.5", "2,Course 2,Cooking,Free")
     assert shop.counts(shop.take(changed)) == (4, 1, 2, 1, 0)
+
+
+@on_both
+def test_an_import_leaves_little_uncounted_however_much_it_changes(shop: Shop) -> None:
+    for price in ("5", "6"):
+        assert shop.take(rows(1_500).replace("9.5", price)).exit_code == 0
+        assert asyncio.run(uncounted(shop)) < 1_000
+
+
+async def uncounted(shop: Shop) -> int:
+    """How many notes of changes there are in the shop's database."""
+    storage = await open_storage(shop.environ["LEARNFLOW_DATABASE"])
+    noted: int = await storage.read(lambda tx: tx.courses.uncounted(10_000))
+    await storage.close()
+    return noted
 
 
 def test_what_a_file_does_not_mention_stays_as_it_is(shop: Shop) -> None:

@@ -15,7 +15,7 @@ from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
 from storage_backends.conformance.base import OpenStorage, said
-from storage_backends.conformance.samples import account, course, keep
+from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
@@ -427,3 +427,32 @@ async def test_statements_that_go_together_are_one_round_trip_and_all_or_nothing
     with pytest.raises(DuplicateError):
         await driver.write(lambda tx: tx.together(("INSERT INTO one (n) VALUES ($1)", (3,)), second))
     assert await driver.read(lambda tx: tx.rows("SELECT n FROM one ORDER BY n")) == [(1,), (2,)]
+
+
+async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: Storage) -> None:
+    await keep(storage, account(), course())
+    added, published = asyncio.Event(), asyncio.Event()
+    tries = 0
+
+    async def load(tx: Transaction) -> None:
+        nonlocal tries
+        tries += 1
+        await tx.courses.add_all([course(f"crs_a{number}") for number in range(40)])
+        added.set()
+        while not published.is_set():
+            await tx.accounts.get("acct_1")
+
+    async def publish() -> None:
+        await added.wait()
+        for number in range(100):
+            await keep(storage, course(f"crs_b{number}"))
+        await count(storage)
+        published.set()
+
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.gather(storage.write(load), publish())
+    finally:
+        published.set()  # what is loaded goes on when its caller is cancelled
+    assert tries == 1
+    assert await storage.check() == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
+import os
 import sqlite3
 import sys
 from collections import Counter
@@ -23,6 +25,7 @@ from learnflow_http.cli.common import (
     chosen_account,
     context,
     json_option,
+    now,
     option,
     print_json,
     printable,
@@ -31,9 +34,15 @@ from learnflow_http.cli.common import (
 )
 from learnflow_http.cli.tables import BadRow, Row, Table, TableError, open_text, read_table
 from learnflow_http.settings import Settings
+from learnflow_http.sweep import lead
 
 BATCH: Final = 500
 """Rows of one transaction."""
+
+_UNCOUNTED: Final = 1_000
+"""With so many notes of changes that are not counted, an import waits: they make every list slower."""
+_WAITS: Final = 100
+_WAIT_S: Final = 0.1
 
 _FACTS: Final = ", ".join(columns.SYNONYMS)
 _CLEAR_LINE: Final = "\r\x1b[K"  # of the progress bar, which is drawn again
@@ -193,13 +202,23 @@ async def _import(
 ) -> ImportSummary:
     account = await storage.read(lambda tx: chosen_account(tx, account_id))
     perform = storage.read if dry_run else storage.write
-    rows, ctx = source.courses(), context()
+    rows, ctx, name = source.courses(), context(), os.urandom(16).hex()
     with _progress(file) as bar:
         while batch := list(itertools.islice(rows, BATCH)):
             work = functools.partial(import_courses, account=account, rows=batch, ctx=ctx, dry_run=dry_run)
             source.counts.update(await perform(work))
+            await _wait_for_counts(storage, name)
             bar.update(source.position() - bar.pos)
     return ImportSummary(file=str(file), account_id=account.id, dry_run=dry_run, **source.counts)
+
+
+async def _wait_for_counts(storage: Storage, name: str) -> None:
+    """Wait a while, until little of what was imported is uncounted; a server counts it, and where none runs, this."""
+    for _ in range(_WAITS):
+        if await storage.read(lambda tx: tx.courses.uncounted(_UNCOUNTED)) < _UNCOUNTED:
+            break
+        if not (await lead(storage, name, now()) and await storage.tally()):
+            await asyncio.sleep(_WAIT_S)
 
 
 def _progress(file: Path) -> Any:
