@@ -220,11 +220,18 @@ class Courses(Protocol):
         another one: answers about these that were read under the same version are the same."""
 
     async def settle(self, limit: int) -> int:
-        """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did."""
+        """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did.
+
+        Fewer than the limit, but at least one, where the courses' texts are long.
+        """
 
     async def uncounted(self, limit: int) -> int:
         """How many notes of changes wait to be counted (`Storage.tally`), where that is put off: a measure of how much
         lists are slowed down. Counts some `limit` of them and stops."""
+
+    async def survey(self) -> None:
+        """Look at how large the catalogue has become, where lists and searches take the quickest way by that; worth its
+        seconds after many courses were added."""
 
 
 class Enrollments(Protocol):

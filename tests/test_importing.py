@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from learnflow_core.money import Money
+from learnflow_core.usecases.catalogue import ImportedCourse
 from learnflow_http.cli import columns, learnflow
-from learnflow_http.cli.importing import BATCH
+from learnflow_http.cli.importing import BATCH, BATCH_LETTERS, _batches
 from learnflow_http.cli.tables import Row, open_text, read_table
 from storage_backends import open_storage
+from storage_backends.repository.courses import Courses
 from tests.conftest import missing
 from tests.postgres import Postgres
 
@@ -259,3 +262,40 @@ def test_the_real_catalogue_is_imported_whole_and_its_duplicates_reported(shop: 
     assert len(told) == 5  # titles that a slip of the exporting program has filled with the row after
     assert shop.counts(shop.run("import", "courses", str(catalogue))) == (3_678, 0, 0, 3_672, 6)
     assert shop.run("doctor").exit_code == 0
+
+
+def imported(number: int, letters: int) -> ImportedCourse:
+    price = Money(0, "USD")
+    return ImportedCourse(str(number), "t", "art", "Art", price, instructor="i", description="x" * (letters - 2))
+
+
+def test_batches_hold_every_row_in_order_and_no_more_letters_than_a_transaction_takes() -> None:
+    sizes = [10, BATCH_LETTERS - 10, 2, BATCH_LETTERS + 5, BATCH_LETTERS - 3, 3, 2] + [2] * (BATCH + 1)
+    batches = list(_batches(imported(number, size) for number, size in enumerate(sizes)))
+    assert [int(course.external_id) for batch in batches for course in batch] == list(range(len(sizes)))
+    assert [len(batch) for batch in batches] == [2, 1, 1, 2, BATCH, 2]
+    assert list(_batches([])) == []
+
+
+def test_what_a_row_does_not_say_has_no_letters() -> None:
+    course = ImportedCourse("1", "title", "art", "Art", Money(0, "USD"))
+    assert list(_batches([course, course])) == [[course, course]]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(900, []), (1_000, [1_000]), (2_600, [1_000, 2_000, 2_600])])
+def test_an_import_lets_the_database_look_at_what_it_has_become_each_time_that_doubled(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, count: int, expected: list[int]
+) -> None:
+    surveyed: list[int] = []
+
+    async def survey(self: Courses) -> None:
+        ((courses,),) = await self._tx.rows("SELECT count(*) FROM courses")
+        surveyed.append(courses)
+
+    monkeypatch.setattr(Courses, "survey", survey)
+    shop.take(rows(count), "--dry-run")
+    assert surveyed == []
+    shop.take(rows(count))
+    assert surveyed == expected
+    shop.take(rows(count))
+    assert surveyed == expected

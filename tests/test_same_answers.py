@@ -209,6 +209,7 @@ CHANGES = st.one_of(
     call("courses", "name_category", CATEGORIES, TITLES),
     *(call("courses", name, an("crs"), MODES) for name in ("take_seat", "free_seat")),
     call("courses", "settle", st.integers(1, 3)),
+    call("courses", "survey"),
     *(call("enrollments", name, ENROLLMENTS) for name in ("add", "put")),
     *(call("payments", name, PAYMENTS) for name in ("add", "put")),
     *(call("payments", name, METHODS) for name in ("add_method", "put_method")),
@@ -301,6 +302,8 @@ async def emptied(storage: Storage) -> None:
         if "course_index" in tx.matches:
             await tx.rows("INSERT INTO course_index (course_index) VALUES ('delete-all')")
             await tx.rows("DELETE FROM places")
+        else:
+            await tx.rows("DELETE FROM course_search")
         for table in TABLES:
             await tx.rows(f"DELETE FROM {table}")  # noqa: S608 - our own names
 

@@ -67,3 +67,14 @@ async def test_a_server_that_ends_keeps_when_its_keys_were_used(world: World) ->
         await world.ask("GET", "/v1/account", key)
     found = (await world.ask("GET", "/v1/api-keys", key)).json()["data"]
     assert found[0]["last_used_at"] is not None
+
+
+async def test_a_sweep_settles_all_that_is_due_though_little_is_done_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage_backends.repository.courses.SETTLED_AT_ONCE", 1)
+    school = await school_on(world, "professional")
+    for _ in range(3):
+        assert (await school.enrol(await school.course())).status_code in (200, 201)
+    await world.sweep()
+    assert await world.services.storage.write(lambda tx: tx.courses.settle(100)) == 0

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import os
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any, Final
 
 import click
 import msgspec
+from msgspec import UNSET
 
 from learnflow_core.ports import Storage
 from learnflow_core.usecases.catalogue import ImportedCourse, import_courses
@@ -37,7 +37,12 @@ from learnflow_http.settings import Settings
 from learnflow_http.sweep import lead
 
 BATCH: Final = 500
-"""Rows of one transaction."""
+"""Rows of one transaction, at most."""
+BATCH_LETTERS: Final = 250_000
+"""Letters of its texts, at most: some 50,000 words, each of which a database may have to look for on the disk."""
+
+_SURVEY_FROM: Final = 1_000
+"""So many rows are few enough to be found in any way."""
 
 _UNCOUNTED: Final = 1_000
 """With so many notes of changes that are not counted, an import waits: they make every list slower."""
@@ -202,14 +207,34 @@ async def _import(
 ) -> ImportSummary:
     account = await storage.read(lambda tx: chosen_account(tx, account_id))
     perform = storage.read if dry_run else storage.write
-    rows, ctx, name = source.courses(), context(), os.urandom(16).hex()
+    ctx, surveyed, name = context(), 0, os.urandom(16).hex()
     with _progress(file) as bar:
-        while batch := list(itertools.islice(rows, BATCH)):
+        for batch in _batches(source.courses()):
             work = functools.partial(import_courses, account=account, rows=batch, ctx=ctx, dry_run=dry_run)
             source.counts.update(await perform(work))
+            if not dry_run and source.counts["added"] >= max(_SURVEY_FROM, 2 * surveyed):
+                await storage.write(lambda tx: tx.courses.survey())
+                surveyed = source.counts["added"]
             await _wait_for_counts(storage, name)
             bar.update(source.position() - bar.pos)
+    if source.counts["added"] > surveyed >= _SURVEY_FROM and not dry_run:
+        await storage.write(lambda tx: tx.courses.survey())
     return ImportSummary(file=str(file), account_id=account.id, dry_run=dry_run, **source.counts)
+
+
+def _batches(courses: Iterable[ImportedCourse]) -> Iterator[list[ImportedCourse]]:
+    """As many as one transaction takes, and always one."""
+    batch: list[ImportedCourse] = []
+    letters = 0
+    for course in courses:
+        has = sum(len(text) for text in (course.title, course.instructor, course.description) if text is not UNSET)
+        if batch and (len(batch) == BATCH or letters + has > BATCH_LETTERS):
+            yield batch
+            batch, letters = [], 0
+        batch.append(course)
+        letters += has
+    if batch:
+        yield batch
 
 
 async def _wait_for_counts(storage: Storage, name: str) -> None:

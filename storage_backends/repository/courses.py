@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -11,7 +12,7 @@ from learnflow_core.money import sort_key
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import course_tokens
-from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
+from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Row, Value
 from storage_backends.repository import blocks, searches, totals, uncounted, version
 from storage_backends.repository.paging import Known, Listing, part, parts
 from storage_backends.repository.sql import (
@@ -45,6 +46,13 @@ COURSES = Table(
 )
 SUMMARIES = Table("courses", CourseSummary, price=_PRICE, rating=_RATING)
 
+SETTLED_AT_ONCE = 350_000
+"""How many letters the search index has, at most, of the courses that one `settle` moves: some 50,000 words.
+
+A place that a course leaves for another is left by all its words, on a database where the index has the order.
+"""
+
+_SURVEYED = ("courses", "course_texts", "words", "spans", "blocks")
 _TEXTS = ("description", "curriculum")
 _FIXED = frozenset({"id", "account_id", "created_by", "created_at"})
 _REPLACED = frozenset(Course.__struct_fields__) - _FIXED - {"students_base", "total_students", *_TEXTS}
@@ -171,7 +179,8 @@ class Courses:
         await self._unsettle(course_id, mode)
 
     async def settle(self, limit: int) -> int:
-        ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
+        ids = json_text(_first(await self._tx.rows(_UNSETTLED, limit)))
+        await self._tx.rows(_TAKE_UNSETTLED, ids)
         before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
         pairs = ((before[standing.id], standing) for standing in settled)
@@ -180,6 +189,9 @@ class Courses:
 
     async def uncounted(self, limit: int) -> int:
         return await uncounted.count(self._tx, limit)
+
+    async def survey(self) -> None:
+        await self._tx.survey(_SURVEYED)
 
     async def _known(self, query: CourseQuery, listing: Listing[CourseSummary], paging: Paging) -> Known | None:
         """What is kept of a list that a page is asked of, as far as the page needs it; None where nothing is."""
@@ -239,6 +251,13 @@ def _text_columns(course: Course) -> dict[str, Value]:
     return {"course_id": course.id} | COURSES.pack(course, only=_TEXTS)
 
 
+def _first(unsettled: Sequence[Row]) -> list[str]:
+    """Those of the courses, each with the length of its text, that are settled at once; at least one, if there is."""
+    sums = accumulate(length for _, length in unsettled)
+    fitting = sum(end <= SETTLED_AT_ONCE for end in sums)
+    return [course_id for course_id, _ in unsettled[: max(1, fitting)]]
+
+
 def _standing(columns: Mapping[str, Value]) -> Standing:
     return Standing._make(columns[name] for name in Standing._fields)
 
@@ -261,10 +280,10 @@ _NAME_CATEGORY = (
     "INSERT INTO categories (slug, name) VALUES ($1, $2) "
     "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL RETURNING 1"
 )
-_TAKE_UNSETTLED = (
-    "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "
-    "RETURNING course_id"
+_UNSETTLED = (
+    "SELECT course_id, length(search) FROM unsettled JOIN courses ON id = course_id ORDER BY course_id LIMIT $1"
 )
+_TAKE_UNSETTLED = "DELETE FROM unsettled WHERE course_id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _STANDINGS = f"SELECT {COLUMNS} FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _SETTLE = (
     "UPDATE courses SET total_students = students_base + live_taken "
