@@ -30,7 +30,7 @@ from learnflow_core.model import (
 )
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Context, EnrollmentQuery, Paging, PaymentGateway, Storage, Transaction
-from learnflow_core.usecases import certificates, payments
+from learnflow_core.usecases import bookkeeping, certificates
 from learnflow_core.usecases.visible import get_course, get_enrollment, get_user, narrowed, teaches
 
 Gateways = Mapping[Mode, PaymentGateway]
@@ -202,7 +202,7 @@ async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: 
     if enrollment.licensed:
         await tx.audit.add(ctx.event("license.taken", enrollment.id, enrollment.account_id))
     if payment is not None:
-        await payments.begin(tx, enrollment, payment, ctx)
+        await bookkeeping.begin(tx, enrollment, payment, ctx)
     return _Place(enrollment, True, payment)
 
 
@@ -285,7 +285,7 @@ async def _refunded(tx: Transaction, payment_id: str, ctx: Context) -> None:
     """Write down that the money was given back, unless somebody who asked too has done so."""
     payment, enrollment = await _paid(tx, payment_id)
     if payment.status == "refunding":
-        await payments.come_to(tx, enrollment, payment, "refunded", ctx)
+        await bookkeeping.come_to(tx, enrollment, payment, "refunded", ctx)
 
 
 async def _paid(tx: Transaction, payment_id: str) -> tuple[Payment, Enrollment]:
@@ -303,7 +303,7 @@ async def _resolve(tx: Transaction, payment_id: str, refusal: Code | None, ctx: 
     if payment.status != "charging":
         return enrollment
     if refusal is not None:
-        await payments.come_to(tx, enrollment, payment, "declined", ctx, why=refusal.value)
+        await bookkeeping.come_to(tx, enrollment, payment, "declined", ctx, why=refusal.value)
         declined = rules.step(enrollment, "decline", ctx.now)
         await release(tx, declined, ctx)
         return declined
@@ -311,14 +311,14 @@ async def _resolve(tx: Transaction, payment_id: str, refusal: Code | None, ctx: 
     user = await tx.users.get(enrollment.user_id)
     if user is None or user.deleted_at is not None:
         return await _undo(tx, paid, payment, ctx)
-    await payments.come_to(tx, paid, payment, "charged", ctx)
+    await bookkeeping.come_to(tx, paid, payment, "charged", ctx)
     await tx.enrollments.put(paid)
     return paid
 
 
 async def _undo(tx: Transaction, paid: Enrollment, payment: Payment, ctx: Context) -> Enrollment:
     """Give back the place and, by the sweep, the money of somebody who was deleted while the payment was under way."""
-    await payments.come_to(tx, paid, payment, "refunding", ctx)
+    await bookkeeping.come_to(tx, paid, payment, "refunding", ctx)
     refunded = rules.step(paid, "refund", ctx.now)
     await release(tx, refunded, ctx)
     return refunded
@@ -334,7 +334,7 @@ async def _leave(tx: Transaction, actor: Actor, enrollment_id: str, refund_windo
     await release(tx, ended, ctx)
     if ended.status != "refunded":
         return _Place(ended, False, None)
-    refunding = await payments.come_to(tx, ended, await _payment_of(tx, ended), "refunding", ctx)
+    refunding = await bookkeeping.come_to(tx, ended, await _payment_of(tx, ended), "refunding", ctx)
     return _Place(ended, False, refunding)
 
 
