@@ -17,6 +17,7 @@ Event = Literal[
     "payment.charging",
     "payment.charged",
     "payment.declined",
+    "payment.reversing",
     "payment.refunding",
     "payment.refunded",
     # Of an enrolment that a licence of the Enterprise plan stands in for.

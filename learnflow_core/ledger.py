@@ -36,7 +36,9 @@ MOVEMENTS: Final[dict[Movement, tuple[LedgerAccount, LedgerAccount]]] = {
 COMES_TO: Final[dict[tuple[PaymentStatus, PaymentStatus], tuple[PaymentStatus, ...]]] = {
     ("charging", "declined"): ("declined",),
     ("charging", "charged"): ("charged",),
-    ("charging", "refunding"): ("charged", "refunding"),
+    ("charging", "reversing"): ("reversing",),
+    ("reversing", "declined"): ("declined",),
+    ("reversing", "refunding"): ("charged", "refunding"),
     ("charged", "refunding"): ("refunding",),
     ("refunding", "refunded"): ("refunded",),
 }

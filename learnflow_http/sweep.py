@@ -1,4 +1,5 @@
-"""What nobody waits for, done once a second: payments without an outcome, numbers of students, last uses, what expired.
+"""What nobody waits for, done once a second: payments without an outcome, access that is over, numbers of students,
+last uses, what expired.
 
 Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
 other, and in the end lock the database. Money that is on its way waits for none of it, so these are two rounds beside
@@ -14,9 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from learnflow_core.audit import SWEEP
+from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
-from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, finish_unresolved
+from learnflow_core.usecases.payments import AT_ONCE, finish_unresolved
+from learnflow_core.usecases.places import expire_overdue
 from learnflow_http.services import Services
 
 logger: Final = logging.getLogger("learnflow.sweep")
@@ -28,6 +31,7 @@ LEADS_FOR: Final[Instant] = 3 * SECOND
 one is killed."""
 
 _SETTLED_AT_ONCE: Final = 500
+_EXPIRED_AT_ONCE: Final = 100
 _ROUNDS: Final = 20
 """So often are courses settled, and portions of notes counted, in one sweep: what comes faster is left to the next."""
 _MOST_TOLD: Final = 1_000
@@ -62,20 +66,12 @@ class Sweeper:
 
     async def sweep_own(self) -> None:
         """What is this process's own, or is safe with several and urgent: figures, payments, last uses of keys."""
-        services, now = self._services, self._now()
-        ctx = Context(now, services.random_bytes, SWEEP)
-        await _all(
-            [
-                lambda: self._tell(now),
-                lambda: finish_unresolved(services.storage, services.gateways, ctx),
-                lambda: note_uses(services),
-            ]
-        )
+        await _all([self._tell, lambda: _finish_unresolved(self._services), lambda: note_uses(self._services)])
 
     async def sweep_common(self) -> None:
-        """What one process does for all: numbers of students, counts of courses, forgetting what expired."""
+        """What one process does for all: access that is over, numbers of students, counts, what expired."""
         if await self._leads():
-            await _all([self._settle, self._tally, self._purge])
+            await _all([lambda: _expire(self._services), self._settle, self._tally, self._purge])
 
     async def _repeat(self, step: Step) -> None:
         done, failed = (self._services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
@@ -89,9 +85,9 @@ class Sweeper:
             # Processes that were forked together would else meet in the same rows, every time.
             await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
-    async def _tell(self, now: Instant) -> None:
-        metrics, read = self._services.metrics, self._services.storage.read
-        metrics.unresolved.put(len(await read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, _MOST_TOLD))))
+    async def _tell(self) -> None:
+        metrics, read, before = self._services.metrics, self._services.storage.read, self._now() - UNRESOLVED_AFTER
+        metrics.unresolved.put(await read(lambda tx: tx.payments.unresolved(before, _MOST_TOLD)))
         metrics.uncounted.put(await read(lambda tx: tx.courses.uncounted(_MOST_NOTED)))
         metrics.refresh()
 
@@ -120,6 +116,22 @@ class Sweeper:
 
     def _now(self) -> Instant:
         return self._services.clock_ns() // 1_000
+
+
+async def _finish_unresolved(services: Services) -> None:
+    """Carry on payments as long as there are any that are due; each round takes its time, and looks at the clock."""
+    while True:
+        ctx = Context(services.clock_ns() // 1_000, services.random_bytes, SWEEP)
+        if await finish_unresolved(services.storage, services.gateways, ctx) < AT_ONCE:
+            break
+
+
+async def _expire(services: Services) -> None:
+    """End enrolments whose access is over."""
+    ctx = Context(services.clock_ns() // 1_000, services.random_bytes, SWEEP)
+    for _ in range(_ROUNDS):
+        if await services.storage.write(lambda tx: expire_overdue(tx, ctx, _EXPIRED_AT_ONCE)) < _EXPIRED_AT_ONCE:
+            break
 
 
 async def note_uses(services: Services) -> None:

@@ -58,7 +58,7 @@ def lacking(object_id: str, event: str) -> Damage:
 
 
 ALL_CHARGING = (
-    "UPDATE payments SET status = 'charging' WHERE id = 'pay_paid'",
+    f"UPDATE payments SET status = 'charging', due_at = {NOW} WHERE id = 'pay_paid'",
     "DELETE FROM ledger WHERE payment_id = 'pay_paid'",
     "DELETE FROM audit WHERE object_id = 'pay_paid' AND event = 'payment.charged'",
 )
@@ -182,7 +182,7 @@ REPAIRED = {
 LEFT = {
     "an enrolment whose payment was refused": damage(
         *ALL_CHARGING,
-        "UPDATE payments SET status = 'declined' WHERE id = 'pay_paid'",
+        "UPDATE payments SET status = 'declined', due_at = NULL WHERE id = 'pay_paid'",
         "INSERT INTO audit (id, at, event, object_id, actor) "
         f"VALUES ('aud_9', {NOW}, 'payment.declined', 'pay_paid', 'program')",
         says=unpaid("active", "declined"),
@@ -193,7 +193,7 @@ LEFT = {
     ),
     "a second payment": damage(
         "INSERT INTO payments SELECT 'pay_twice', enrollment_id, payee_id, mode, method_id, token, amount, currency, "
-        "status, created_at, updated_at FROM payments WHERE id = 'pay_paid'",
+        "course_version, status, created_at, updated_at, due_at, tries FROM payments WHERE id = 'pay_paid'",
         says="payment pay_twice: enrolment enr_paid does not know of it",
     ),
     "a certificate of an enrolment that ended": damage(
@@ -202,7 +202,7 @@ LEFT = {
         says="certificate crt_enr_done: enrolment enr_done is not completed",
     ),
     "three witnesses of three minds": damage(
-        "UPDATE payments SET status = 'refunding' WHERE id = 'pay_paid'",
+        f"UPDATE payments SET status = 'refunding', due_at = {NOW} WHERE id = 'pay_paid'",
         "DELETE FROM ledger WHERE payment_id = 'pay_paid'",
         says="payment pay_paid: it is refunding, the ledger has nothing, and the audit charging charged",
     ),

@@ -11,13 +11,15 @@ import msgspec
 
 from learnflow_core import ledger
 from learnflow_core.audit import Event
-from learnflow_core.model import Enrollment, Payment, PaymentStatus
+from learnflow_core.enrollment import UNRESOLVED_AFTER
+from learnflow_core.model import UNRESOLVED_STATUSES, Enrollment, Instant, Payment, PaymentStatus
 from learnflow_core.ports import Context, Transaction
 
 _EVENTS: dict[PaymentStatus, Event] = {
     "charging": "payment.charging",
     "charged": "payment.charged",
     "declined": "payment.declined",
+    "reversing": "payment.reversing",
     "refunding": "payment.refunding",
     "refunded": "payment.refunded",
 }
@@ -40,13 +42,21 @@ async def come_to(
 ) -> Payment:
     """Let a payment, as this transaction has read it, come to a status; `why` is the code of a refusal.
 
+    Whoever moves it to where something is still to be done sees to that first.
+
     ValueError when the status does not follow from the payment's (`learnflow_core.ledger.come_to`).
     """
     passed = ledger.come_to(payment.status, status)
-    changed = msgspec.structs.replace(payment, status=status, updated_at=ctx.now)
+    changed = in_status(payment, status, ctx.now)
     await tx.payments.put(changed)
     await _write_down(tx, enrollment, changed, passed, why, ctx)
     return changed
+
+
+def in_status(payment: Payment, status: PaymentStatus, now: Instant) -> Payment:
+    """The payment as its row is in another status."""
+    due_at = now + UNRESOLVED_AFTER if status in UNRESOLVED_STATUSES else None
+    return msgspec.structs.replace(payment, status=status, updated_at=now, due_at=due_at, tries=0)
 
 
 async def _write_down(

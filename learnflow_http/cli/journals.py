@@ -9,13 +9,13 @@ import msgspec
 
 from learnflow_core.audit import AuditRow
 from learnflow_core.fields import Price
+from learnflow_core.instants import timestamp
 from learnflow_core.ledger import Balance, Entry
 from learnflow_core.model import Instant, Mode
 from learnflow_core.money import Money, format_amount
 from learnflow_core.pagination import MAX_LIMIT, Cursor
 from learnflow_core.ports import AuditQuery, Transaction
 from learnflow_core.usecases import audit as usecases
-from learnflow_http import wire
 from learnflow_http.cli.common import (
     ID,
     context,
@@ -153,7 +153,7 @@ def _trial(currency: str, balances: list[Balance]) -> str:
 
 def _entry(entry: Entry) -> LedgerEntry:
     return LedgerEntry(
-        wire.timestamp(entry.at),
+        timestamp(entry.at),
         entry.payment_id,
         entry.mode,
         entry.account_id,
@@ -165,5 +165,5 @@ def _entry(entry: Entry) -> LedgerEntry:
 
 def _event(row: AuditRow) -> AuditEvent:
     return AuditEvent(
-        wire.timestamp(row.at), row.event, row.object_id, row.detail, row.actor, row.account_id, row.request_id
+        timestamp(row.at), row.event, row.object_id, row.detail, row.actor, row.account_id, row.request_id
     )

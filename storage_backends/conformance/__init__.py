@@ -21,6 +21,8 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
 
 from storage_backends.conformance.catalogue import Catalogue, Seats
+from storage_backends.conformance.changes import Changes
+from storage_backends.conformance.due import Due
 from storage_backends.conformance.journals import Journals
 from storage_backends.conformance.learning import Learning
 from storage_backends.conformance.lists import Lists
@@ -39,8 +41,10 @@ class StorageConformance(
     People,
     Learning,
     Journals,
+    Due,
     Sessions,
     Lists,
+    Changes,
     Pages,
     Catalogue,
     Versions,

@@ -9,6 +9,7 @@ from typing import Any
 from learnflow_core import ledger
 from learnflow_core.model import (
     LIVE_STATUSES,
+    UNRESOLVED_STATUSES,
     Account,
     ApiKey,
     Certificate,
@@ -53,6 +54,7 @@ def api_key(key_id: str = "key_1", **changes: Any) -> ApiKey:
         "scopes": ("*",),
         "mode": "live",
         "created_at": NOW,
+        "updated_at": NOW,
         "expires_at": None,
         "revoked_at": None,
         "last_used_at": None,
@@ -145,6 +147,7 @@ def certificate(of: Enrollment, **changes: Any) -> Certificate:
         "recipient": "Ann Example",
         "course_title": "A Course",
         "issued_at": NOW,
+        "updated_at": NOW,
         "revoked_at": None,
     }
     return Certificate(**{**fields, **changes})
@@ -160,9 +163,12 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
         "method_id": "pm_1",
         "token": "tok_visa",
         "amount": Money(4999, "USD"),
+        "course_version": 1,
         "status": "charging",
         "created_at": NOW,
         "updated_at": NOW,
+        "due_at": NOW if changes.get("status", "charging") in UNRESOLVED_STATUSES else None,
+        "tries": 0,
     }
     return Payment(**{**fields, **changes})
 
@@ -234,7 +240,7 @@ def _events(record: Any) -> Iterator[tuple[Any, str | None]]:
             yield "license.taken", None
             yield from [("license.returned", None)] if record.status not in LIVE_STATUSES else []
         case Payment():
-            yield from ((f"payment.{status}", None) for status in ledger.ways(record.status)[0])
+            yield from ((f"payment.{status}", None) for status in min(ledger.ways(record.status), key=len))
         case TokenFamily():
             yield "token.minted", None
             yield from [("token.revoked", None)] if record.revoked_at is not None else []

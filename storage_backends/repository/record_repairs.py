@@ -13,6 +13,7 @@ import msgspec
 
 from learnflow_core.model import LIVE_STATUSES, Certificate, Enrollment, EnrollmentStatus, Mode, PaymentStatus
 from learnflow_core.ports import Context
+from learnflow_core.usecases.certificates import certificate_for
 from storage_backends.driver import DriverTransaction, Row
 from storage_backends.repository.checks import Remedy, Repair
 from storage_backends.repository.courses import Courses
@@ -28,6 +29,7 @@ FOLLOWS: Final[Mapping[tuple[EnrollmentStatus, PaymentStatus], EnrollmentStatus]
     ("pending", "refunding"): "refunded",
     ("pending", "refunded"): "refunded",
     ("active", "charging"): "pending",
+    ("active", "reversing"): "pending",
     ("active", "refunding"): "refunded",
     ("active", "refunded"): "refunded",
     ("cancelled", "refunding"): "refunded",
@@ -128,18 +130,8 @@ async def _issue(tx: DriverTransaction, enrollment: Enrollment, ctx: Context) ->
     user, course = await Users(tx).get(enrollment.user_id), await Courses(tx).get(enrollment.course_id)
     assert user is not None, "the schema ties an enrolment to its user"
     assert course is not None, "and to its course"
-    certificate = Certificate(
-        id=ctx.new_id("crt"),
-        account_id=enrollment.account_id,
-        mode=enrollment.mode,
-        enrollment_id=enrollment.id,
-        user_id=user.id,
-        course_id=course.id,
-        recipient=user.name,
-        course_title=course.title,
-        issued_at=enrollment.completed_at or ctx.now,
-        revoked_at=None,
-    )
+    issued_at = enrollment.completed_at or ctx.now
+    certificate = msgspec.structs.replace(certificate_for(enrollment, course, user, ctx), issued_at=issued_at)
     await Certificates(tx).add(certificate)
     return certificate
 
