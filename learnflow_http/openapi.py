@@ -247,7 +247,7 @@ def _error_schema() -> dict[str, Any]:
                     "message": text,
                     "request_id": text,
                     "param": {**text, "description": "The parameter that is wrong."},
-                    "details": {"type": "object", "description": "More, for programs."},
+                    "details": {"type": "object", "description": _DETAILS},
                     "doc_url": {**text, "description": "Where the code is explained."},
                 },
                 "required": ["code", "message", "request_id"],
@@ -260,6 +260,11 @@ def _error_schema() -> dict[str, Any]:
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": _REF.format(name=name)}
 
+
+_DETAILS = (
+    "More, for programs. A rule of enrolling that refuses is named in `rule`, and `passes_from` is when it would pass "
+    "(RFC 3339; null: nobody can tell)."
+)
 
 _DESCRIPTION = """Courses, users, enrolments that charge money, and certificates.
 

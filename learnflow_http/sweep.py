@@ -135,10 +135,15 @@ async def _expire(services: Services) -> None:
 
 
 async def note_uses(services: Services) -> None:
-    """Keep when API keys were used last."""
+    """Keep when API keys were used last; also when this is cancelled, since nobody else knows."""
     used = services.authenticator.take_used()
     if used:
-        await services.storage.write(lambda tx: tx.api_keys.touch(used))
+        writing = asyncio.ensure_future(services.storage.write(lambda tx: tx.api_keys.touch(used)))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
 
 async def _all(steps: Sequence[Step]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Course
+from learnflow_core.model import Course, Payment
+from learnflow_core.usecases import payments
 from tests.school import School, school_on, told
 from tests.world import World
 
@@ -201,6 +202,31 @@ class TestLeavingWhileItIsPending:
         assert len(school.gateway.paid) == len(school.gateway.refunds) == 1
 
 
+class TestAnswersThatComeLate:
+    async def test_they_move_nothing_that_has_been_moved(self, school: School) -> None:
+        storage, gateways = school.world.services.storage, school.world.services.gateways
+
+        async def kept() -> Payment:
+            found = await storage.read(lambda tx: tx.payments.get(school.gateway.asked[0]))
+            assert found is not None
+            return found
+
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        await school.enrol(await school.course())
+        asked_early = await kept()
+        school.gateway.away = None
+        made = (await school.enrollments())[0]["id"]
+        assert (await school.cancel(made)).json()["status"] == "refunded"
+        settled = await kept()
+        assert settled.status == "refunded"
+        school.world.clock.advance(60)
+        late = await payments.charge(storage, gateways["live"], asked_early, school.world.ctx)
+        assert (late.enrollment.status, late.refusal) == ("refunded", None)
+        await payments.refund(storage, gateways["live"], asked_early, school.world.ctx)
+        assert await kept() == settled
+        assert [one["status"] for one in await school.enrollments()] == ["refunded"]
+
+
 class TestManyThatAreStuck:
     async def test_a_hundred_that_cannot_be_resolved_keep_nobody_waiting(self, school: School) -> None:
         stuck = [await school.course() for _ in range(100)]
@@ -300,3 +326,19 @@ class TestManyThatAreStuck:
             await school.world.sweep()
             asked += [second] * (len(school.gateway.asked) - before)
         assert asked == [10, 30, 70, 150, 310, 630]
+
+    async def test_what_somebody_else_resolves_meanwhile_is_not_put_off(self, school: School) -> None:
+        course = await school.course()
+        school.gateway.away, school.gateway.away_when = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE), "before"
+        assert (await school.enrol(course)).status_code == 503
+        school.gateway.away, charge = None, school.gateway.charge
+
+        async def overtaken(_payment: Any) -> Any:
+            school.gateway.charge = charge  # type: ignore[method-assign]
+            assert (await school.enrol(course)).status_code == 200
+            raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+
+        school.gateway.charge = overtaken  # type: ignore[method-assign, assignment]
+        school.world.clock.advance(11)
+        await school.world.sweep()
+        assert [one["status"] for one in await school.enrollments()] == ["active"]
