@@ -11,7 +11,7 @@ import msgspec
 
 from learnflow_core import ledger
 from learnflow_core.audit import Event
-from learnflow_core.model import Enrollment, Payment, PaymentStatus
+from learnflow_core.model import Enrollment, Instant, Payment, PaymentStatus
 from learnflow_core.ports import Context, Transaction
 
 _EVENTS: dict[PaymentStatus, Event] = {
@@ -43,10 +43,15 @@ async def come_to(
     ValueError when the status does not follow from the payment's (`learnflow_core.ledger.come_to`).
     """
     passed = ledger.come_to(payment.status, status)
-    changed = msgspec.structs.replace(payment, status=status, updated_at=ctx.now)
+    changed = in_status(payment, status, ctx.now)
     await tx.payments.put(changed)
     await _write_down(tx, enrollment, changed, passed, why, ctx)
     return changed
+
+
+def in_status(payment: Payment, status: PaymentStatus, now: Instant) -> Payment:
+    """The payment as its row is in another status."""
+    return msgspec.structs.replace(payment, status=status, updated_at=now)
 
 
 async def _write_down(

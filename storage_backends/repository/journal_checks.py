@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple, get_args
 
-import msgspec
-
 from learnflow_core.audit import Event
 from learnflow_core.ledger import MOVEMENTS, Movement, entries, movements, ways, witnessed
 from learnflow_core.model import Payment, PaymentStatus
 from learnflow_core.ports import Context
+from learnflow_core.usecases.bookkeeping import in_status
 from storage_backends.driver import DriverTransaction, Row
 from storage_backends.repository.checks import Check, Remedy
 from storage_backends.repository.enrollments import LIVE
@@ -78,7 +77,7 @@ async def _agree(tx: DriverTransaction, journals: Journals, row: Row, ctx: Conte
     if true is None or payment is None:
         return False
     if status != true:
-        await Payments(tx).put(msgspec.structs.replace(payment, status=true))
+        await Payments(tx).put(in_status(payment, true, ctx.now))
     await _complete_ledger(tx, journals, payment, [each for each in movements(true) if each not in moved])
     account = await tx.row("SELECT account_id FROM enrollments WHERE id = $1", payment.enrollment_id)
     assert account is not None, "the schema ties a payment to its enrolment"
