@@ -16,8 +16,8 @@ import pytest
 
 from learnflow_core.audit import SWEEP, AuditRow, Event
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.ledger import come_to
-from learnflow_core.model import LIVE_STATUSES
+from learnflow_core.ledger import ways
+from learnflow_core.model import LIVE_STATUSES, PaymentStatus
 from learnflow_core.pagination import Cursor
 from learnflow_core.ports import AuditQuery
 from learnflow_core.usecases import accounts
@@ -126,7 +126,13 @@ def _of_payment(was: Row | None, now: Row) -> Iterator[str]:
         yield "payment.charging"
         was = {"status": "charging"}
     if was["status"] != now["status"]:
-        yield from (f"payment.{status}" for status in come_to(was["status"], now["status"]))
+        yield from (f"payment.{status}" for status in _passed(was["status"], now["status"]))
+
+
+def _passed(before: PaymentStatus, after: PaymentStatus) -> tuple[PaymentStatus, ...]:
+    """What a payment has come to between two looks, by the shortest way."""
+    every = [way[len(begun) :] for way in ways(after) for begun in ways(before) if way[: len(begun)] == begun]
+    return min(every, key=len)
 
 
 _EVENTS: dict[str, Callable[[Row | None, Row], Iterator[str]]] = {

@@ -234,7 +234,7 @@ def _events(record: Any) -> Iterator[tuple[Any, str | None]]:
             yield "license.taken", None
             yield from [("license.returned", None)] if record.status not in LIVE_STATUSES else []
         case Payment():
-            yield from ((f"payment.{status}", None) for status in ledger.ways(record.status)[0])
+            yield from ((f"payment.{status}", None) for status in min(ledger.ways(record.status), key=len))
         case TokenFamily():
             yield "token.minted", None
             yield from [("token.revoked", None)] if record.revoked_at is not None else []
