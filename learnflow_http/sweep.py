@@ -2,8 +2,9 @@
 last uses, what expired.
 
 Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
-other, and in the end lock the database. Money that is on its way waits for none of it, so these are two rounds beside
-each other, and a step that fails keeps none of the others from being done.
+other, and in the end lock the database. Money that is on its way waits for none of it, and none of it for a payment
+service that does not answer; so these are three rounds beside each other, and a step that fails keeps none of the
+others from being done.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ one is killed."""
 _SETTLED_AT_ONCE: Final = 500
 _EXPIRED_AT_ONCE: Final = 100
 _ROUNDS: Final = 20
-"""So often are courses settled, and portions of notes counted, in one sweep: what comes faster is left to the next."""
+"""So often are enrolments ended, courses settled and portions of notes counted in one sweep: what comes faster is left
+to the next."""
 _MOST_TOLD: Final = 1_000
 """So many unresolved payments are counted, and no more."""
 _MOST_NOTED: Final = 10_000
@@ -61,17 +63,25 @@ class Sweeper:
     async def sweep_for_ever(self) -> None:
         """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.sweep_money))
             group.create_task(self._repeat(self.sweep_own))
             group.create_task(self._repeat(self.sweep_common))
 
+    async def sweep_money(self) -> None:
+        """What is urgent, and safe with several: payments that are due, as long as there are any."""
+        services = self._services
+        while await finish_unresolved(services.storage, services.gateways, self._ctx()) == AT_ONCE:
+            pass
+
     async def sweep_own(self) -> None:
-        """What is this process's own, or is safe with several and urgent: figures, payments, last uses of keys."""
-        await _all([self._tell, lambda: _finish_unresolved(self._services), lambda: note_uses(self._services)])
+        """What is this process's own: figures, last uses of keys."""
+        await _all([self._tell, lambda: note_uses(self._services)])
 
     async def sweep_common(self) -> None:
-        """What one process does for all: access that is over, numbers of students, counts, what expired."""
+        """What one process does for all: access that is over, numbers of students, counts of courses, forgetting what
+        expired."""
         if await self._leads():
-            await _all([lambda: _expire(self._services), self._settle, self._tally, self._purge])
+            await _all([self._expire, self._settle, self._tally, self._purge])
 
     async def _repeat(self, step: Step) -> None:
         done, failed = (self._services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
@@ -90,6 +100,13 @@ class Sweeper:
         metrics.unresolved.put(await read(lambda tx: tx.payments.unresolved(before, _MOST_TOLD)))
         metrics.uncounted.put(await read(lambda tx: tx.courses.uncounted(_MOST_NOTED)))
         metrics.refresh()
+
+    async def _expire(self) -> None:
+        for _ in range(_ROUNDS):
+            ctx = self._ctx()
+            ended = await self._services.storage.write(lambda tx, at=ctx: expire_overdue(tx, at, _EXPIRED_AT_ONCE))  # type: ignore[misc]
+            if ended < _EXPIRED_AT_ONCE or not await self._leads():
+                break
 
     async def _settle(self) -> None:
         write = self._services.storage.write
@@ -114,24 +131,11 @@ class Sweeper:
     async def _leads(self) -> bool:
         return await lead(self._services.storage, self._name, self._now())
 
+    def _ctx(self) -> Context:
+        return Context(self._now(), self._services.random_bytes, SWEEP)
+
     def _now(self) -> Instant:
         return self._services.clock_ns() // 1_000
-
-
-async def _finish_unresolved(services: Services) -> None:
-    """Carry on payments as long as there are any that are due; each round takes its time, and looks at the clock."""
-    while True:
-        ctx = Context(services.clock_ns() // 1_000, services.random_bytes, SWEEP)
-        if await finish_unresolved(services.storage, services.gateways, ctx) < AT_ONCE:
-            break
-
-
-async def _expire(services: Services) -> None:
-    """End enrolments whose access is over."""
-    ctx = Context(services.clock_ns() // 1_000, services.random_bytes, SWEEP)
-    for _ in range(_ROUNDS):
-        if await services.storage.write(lambda tx: expire_overdue(tx, ctx, _EXPIRED_AT_ONCE)) < _EXPIRED_AT_ONCE:
-            break
 
 
 async def note_uses(services: Services) -> None:
