@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -62,7 +61,7 @@ async def sweep_for_ever(services: Services) -> None:
             failed.add()
             logger.exception("the sweep failed, and will be tried again")
         # Processes that were forked together would else meet in the same rows, every time.
-        await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+        await asyncio.sleep(EVERY_S * (0.8 + 0.4 * services.random_bytes(1)[0] / 255))
 
 
 async def note_uses(services: Services) -> None:

@@ -66,7 +66,7 @@ class Opened:
         options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "factory": Connection}
         self.writer, self.reader = (sqlite3.connect(path, **options) for _ in range(2))
         _prepare(self.writer, [self.reader])
-        timing = {"clock": clock} if clock else {}
+        timing: dict[str, Any] = {"clock": clock} if clock else {}
         self.driver = SQLiteDriver(self.writer, [self.reader], read_deadline_s=5.0, **timing)
         self.storage: Storage = RepositoryStorage(self.driver)
 
@@ -182,6 +182,14 @@ async def test_a_batch_that_cannot_even_be_undone_does_not_spoil_the_next(opened
         await keep(opened.storage, account())
     opened.writer.before.clear()
     await keep(opened.storage, account())
+
+
+async def test_a_snapshot_that_cannot_be_let_go_of_does_not_spoil_the_next(opened: Opened) -> None:
+    opened.reader.before["ROLLBACK"] = broken(sqlite3.SQLITE_IOERR)
+    with pytest.raises(LearnFlowError):
+        await opened.storage.read(lambda tx: tx.accounts.get("acct_0"))
+    opened.reader.before.clear()
+    assert await opened.storage.read(lambda tx: tx.accounts.get("acct_0")) is None
 
 
 async def test_a_full_disk_is_unavailable_and_loses_nothing_that_was_answered(opened: Opened) -> None:

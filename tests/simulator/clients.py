@@ -1,0 +1,126 @@
+"""Clients as they are: they repeat what was not answered, ask twice at once, leave before they are told, and change
+their minds. What they were told is kept, to be compared with what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tests.simulator.node import LostError, Node, Reply
+from tests.simulator.school import School
+from tests.simulator.trace import Trace
+
+REFUSAL_OF = {"pm_visa_4242": None, "pm_visa_0002": "card_declined", "pm_visa_9995": "insufficient_funds"}
+"""What the payment service says to each means of payment."""
+METHODS = ("pm_visa_4242", "pm_visa_4242", "pm_visa_4242", "pm_visa_0002", "pm_visa_9995")
+TRIES = 6
+
+
+class Intent(NamedTuple):
+    """What a client wants, in the words of one request that it may send many times."""
+
+    number: int
+    method: str
+    path: str
+    body: bytes
+    key: str | None
+    refusals: frozenset[str | None]
+    """The codes with which it may be refused, whatever else happens; all but those of a server that cannot answer."""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {} if self.key is None else {"idempotency-key": self.key}
+
+
+class Told(NamedTuple):
+    """A reply that a client received."""
+
+    intent: Intent
+    reply: Reply
+
+
+class Clients:
+    """So many of them, each with a few intents, asking whichever node they like."""
+
+    def __init__(self, random: Random, nodes: Sequence[Node], school: School, trace: Trace) -> None:
+        self.told: list[Told] = []
+        self.left: set[str] = set()
+        """Enrolments that somebody has asked to cancel."""
+        self._random = random
+        self._nodes = nodes
+        self._trace = trace
+        self._key = school.key
+        self._users = random.sample(school.users, random.randint(1, 5))
+        self._courses = random.sample(school.courses, random.randint(1, 3))
+        self._intents = 0
+
+    async def all(self) -> None:
+        """Let every client do what it wants."""
+        clients = [self._client() for _ in range(self._random.randint(2, 6))]
+        await asyncio.gather(*clients)
+
+    async def ask_again(self) -> None:
+        """Send everything that had a key once more, as one who restores a queue does."""
+        for intent in {told.intent.key: told.intent for told in self.told if told.intent.key}.values():
+            await self._insist(intent)
+
+    async def _client(self) -> None:
+        for _ in range(self._random.randint(1, 4)):
+            await asyncio.sleep(self._random.choice((0, 0, 0.5, 12)) * self._random.random())
+            intent = self._intent()
+            copies = self._random.choice((1, 1, 1, 2, 3))
+            await asyncio.gather(*(self._insist(intent) for _ in range(copies)))
+
+    def _intent(self) -> Intent:
+        enrolled = [told.reply.body["id"] for told in self.told if told.reply.status in (200, 201)]
+        if not enrolled or self._random.random() < 0.6:
+            return self._enrolling()
+        place = self._random.choice(enrolled)
+        if self._random.random() < 0.4:
+            self.left.add(place)
+            return self._new("POST", f"/v1/enrollments/{place}/cancel", {}, "enrollment_not_active")
+        progress = self._random.choice((50, 100, 100))
+        return self._new("PATCH", f"/v1/enrollments/{place}", {"progress": progress}, "enrollment_not_active")
+
+    def _enrolling(self) -> Intent:
+        who, what = self._random.choice(self._users), self._random.choice(self._courses)
+        means = self._random.choice(METHODS)
+        body = {"user_id": who, "course_id": what, "payment_method_id": means}
+        return self._new("POST", "/v1/enrollments", body, "course_full", REFUSAL_OF[means])
+
+    def _new(self, method: str, path: str, body: dict[str, Any], *refusals: str | None) -> Intent:
+        self._intents += 1
+        key = f"key-{self._intents}" if self._random.random() < 0.5 else None
+        return Intent(self._intents, method, path, msgspec.json.encode(body) if body else b"", key, frozenset(refusals))
+
+    async def _insist(self, intent: Intent) -> None:
+        """Ask until there is an answer, or until the client gives up."""
+        for _ in range(TRIES):
+            reply = await self._ask(intent)
+            if reply is not None:
+                self.told.append(Told(intent, reply))
+                if reply.status not in (429, 503):
+                    return
+            await asyncio.sleep(self._random.uniform(0.05, 3))
+
+    async def _ask(self, intent: Intent) -> Reply | None:
+        node = self._random.choice(self._nodes)
+        patience_s = self._random.choice((60, 60, 60, 5, 0.2, 0.02))
+        self._trace.note(f"client asks {node.name}: {intent.number} {intent.method} {intent.path} key={intent.key}")
+        try:
+            async with asyncio.timeout(patience_s):
+                reply = await node.ask(intent.method, intent.path, self._key, intent.body, intent.fields)
+        except (LostError, TimeoutError):
+            self._trace.note(f"client heard nothing of {intent.number}")
+            return None
+        self._trace.note(f"client heard of {intent.number}: {reply.status} {_said(reply)}")
+        return reply
+
+
+def _said(reply: Reply) -> str:
+    body = reply.body
+    return body["error"]["code"] if "error" in body else f"{body.get('id')} {body.get('status')}"
