@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
 from tests.amount import amount
+from tests.simulator.points import Cut, pairs, single, tell
 from tests.simulator.world import simulate
 
 AT_ONCE = 10
@@ -21,6 +23,16 @@ def test_whatever_happens_nobody_pays_twice_or_for_nothing_and_nothing_that_was_
     found = [outcome for outcome in map(simulate, range(first, first + AT_ONCE)) if outcome.violations]
     told = [f"python -m tests.simulator --seed {outcome.seed} --trace: {outcome.violations}" for outcome in found]
     assert told == []
+
+
+@pytest.mark.parametrize("share", range(8))
+def test_a_fault_at_any_single_point_of_a_story_does_no_harm(share: int) -> None:
+    assert harm([(cut,) for cut in single()[share :: amount(48, soak=8)]]) == []
+
+
+@pytest.mark.parametrize("share", range(8))
+def test_faults_at_any_two_points_of_a_story_do_no_harm(share: int) -> None:
+    assert harm(pairs()[share : amount(80, soak=1_000_000) : 8]) == []
 
 
 def test_the_storms_are_real() -> None:
@@ -38,6 +50,16 @@ def test_the_same_seed_is_the_same_to_the_last_statement(seed: int) -> None:
 
 def test_another_seed_is_another_world() -> None:
     assert simulate(1).digest != simulate(2).digest
+
+
+def harm(stories: Sequence[Sequence[Cut]]) -> list[str]:
+    """What was violated by stories that were cut so."""
+    told = []
+    for cuts in stories:
+        outcome, _ = tell(cuts)
+        words = " ".join(f"--cut {point}:{fault}" for point, fault in cuts)
+        told += [f"python -m tests.simulator {words} --trace: {violation}" for violation in outcome.violations]
+    return told
 
 
 def digest(seed: int, hash_seed: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +17,6 @@ from tests.simulator.trace import Trace
 REFUSAL_OF = {"pm_visa_4242": None, "pm_visa_0002": "card_declined", "pm_visa_9995": "insufficient_funds"}
 """What the payment service says to each means of payment."""
 METHODS = ("pm_visa_4242", "pm_visa_4242", "pm_visa_4242", "pm_visa_0002", "pm_visa_9995")
-TRIES = 6
 
 
 class Intent(NamedTuple):
@@ -46,6 +45,11 @@ class Told(NamedTuple):
 class Clients:
     """So many of them, each with a few intents, asking whichever node they like."""
 
+    patience_s: Sequence[float] = (60, 60, 60, 5, 0.2, 0.02)
+    """How long they wait for a reply: one of these."""
+    tries = 6
+    """How often they ask before they give up."""
+
     def __init__(self, random: Random, nodes: Sequence[Node], school: School, trace: Trace) -> None:
         self.told: list[Told] = []
         self.left: set[str] = set()
@@ -53,7 +57,7 @@ class Clients:
         self._random = random
         self._nodes = nodes
         self._trace = trace
-        self._key = school.key
+        self._school = school
         self._users = random.sample(school.users, random.randint(1, 5))
         self._courses = random.sample(school.courses, random.randint(1, 3))
         self._intents = 0
@@ -78,28 +82,38 @@ class Clients:
     def _intent(self) -> Intent:
         enrolled = [told.reply.body["id"] for told in self.told if told.reply.status in (200, 201)]
         if not enrolled or self._random.random() < 0.6:
-            return self._enrolling()
+            return self._any_enrolling()
         place = self._random.choice(enrolled)
         if self._random.random() < 0.4:
-            self.left.add(place)
-            return self._new("POST", f"/v1/enrollments/{place}/cancel", {}, "enrollment_not_active")
-        progress = self._random.choice((50, 100, 100))
-        return self._new("PATCH", f"/v1/enrollments/{place}", {"progress": progress}, "enrollment_not_active")
+            return self._leaving(place, self._perhaps_a_key())
+        return self._progressing(place, self._random.choice((50, 100, 100)), self._perhaps_a_key())
 
-    def _enrolling(self) -> Intent:
+    def _any_enrolling(self) -> Intent:
         who, what = self._random.choice(self._users), self._random.choice(self._courses)
-        means = self._random.choice(METHODS)
-        body = {"user_id": who, "course_id": what, "payment_method_id": means}
-        return self._new("POST", "/v1/enrollments", body, "course_full", REFUSAL_OF[means])
+        return self._enrolling(who, what, self._random.choice(METHODS), self._perhaps_a_key())
 
-    def _new(self, method: str, path: str, body: dict[str, Any], *refusals: str | None) -> Intent:
+    def _perhaps_a_key(self) -> str | None:
+        return f"key-{self._intents}" if self._random.random() < 0.5 else None
+
+    def _enrolling(self, user: str, course: str, means: str, key: str | None) -> Intent:
+        body = {"user_id": user, "course_id": course, "payment_method_id": means}
+        return self._new("POST", "/v1/enrollments", body, key, "course_full", REFUSAL_OF[means])
+
+    def _leaving(self, place: str, key: str | None) -> Intent:
+        self.left.add(place)
+        return self._new("POST", f"/v1/enrollments/{place}/cancel", None, key, "enrollment_not_active")
+
+    def _progressing(self, place: str, progress: int, key: str | None) -> Intent:
+        return self._new("PATCH", f"/v1/enrollments/{place}", {"progress": progress}, key, "enrollment_not_active")
+
+    def _new(self, method: str, path: str, body: object, key: str | None, *refusals: str | None) -> Intent:
         self._intents += 1
-        key = f"key-{self._intents}" if self._random.random() < 0.5 else None
-        return Intent(self._intents, method, path, msgspec.json.encode(body) if body else b"", key, frozenset(refusals))
+        text = b"" if body is None else msgspec.json.encode(body)
+        return Intent(self._intents, method, path, text, key, frozenset(refusals))
 
     async def _insist(self, intent: Intent) -> None:
         """Ask until there is an answer, or until the client gives up."""
-        for _ in range(TRIES):
+        for _ in range(self.tries):
             reply = await self._ask(intent)
             if reply is not None:
                 self.told.append(Told(intent, reply))
@@ -109,11 +123,11 @@ class Clients:
 
     async def _ask(self, intent: Intent) -> Reply | None:
         node = self._random.choice(self._nodes)
-        patience_s = self._random.choice((60, 60, 60, 5, 0.2, 0.02))
+        patience_s = self._random.choice(self.patience_s)
         self._trace.note(f"client asks {node.name}: {intent.number} {intent.method} {intent.path} key={intent.key}")
         try:
             async with asyncio.timeout(patience_s):
-                reply = await node.ask(intent.method, intent.path, self._key, intent.body, intent.fields)
+                reply = await node.ask(intent.method, intent.path, self._school.key, intent.body, intent.fields)
         except (LostError, TimeoutError):
             self._trace.note(f"client heard nothing of {intent.number}")
             return None

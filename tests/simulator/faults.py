@@ -43,6 +43,9 @@ class Faults(Protocol):
     def of_payment(self, call: str) -> Answer:
         """What the payment service makes of a call."""
 
+    def calm(self) -> None:
+        """From now on, all is well."""
+
 
 _ANYWHERE = (StatementFault.FAILS, StatementFault.UNDONE, StatementFault.CRASH_BEFORE, StatementFault.CRASH_AFTER)
 _COMMITTING = (StatementFault.UNDONE, StatementFault.UNTOLD, StatementFault.CRASH_BEFORE, StatementFault.CRASH_AFTER)
@@ -62,7 +65,6 @@ class SeededFaults:
         self._busy_left = 0
 
     def calm(self) -> None:
-        """From now on, all is well."""
         self._stormy = False
 
     def of_step(self, process: Process) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -13,15 +14,18 @@ from storage_backends.repository import RepositoryStorage
 from tests.simulator import invariants
 from tests.simulator.clients import Clients
 from tests.simulator.database import Database
-from tests.simulator.faults import SeededFaults
+from tests.simulator.faults import Faults, SeededFaults
 from tests.simulator.loop import Process, SimulatedLoop
 from tests.simulator.node import Node
 from tests.simulator.payments import PaymentService
-from tests.simulator.school import NOW_NS, School, school
+from tests.simulator.school import NOW_NS, school
 from tests.simulator.trace import Trace
 
 REST_S = 60.0
 """How long after the storm everything must be settled."""
+RESTS = 6
+SWEPT_S = 1.5
+"""Longer than from one sweep to the next."""
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a disk that costs nothing, where there is one; each world has its own folder
 
@@ -38,21 +42,31 @@ class Outcome(NamedTuple):
     enrolled: int
 
 
-def simulate(seed: int) -> Outcome:
-    """Run the world of a seed."""
+NODES = ("north", "south")
+
+
+def simulate(
+    seed: int,
+    faults: Faults | None = None,
+    clients: type[Clients] = Clients,
+    nodes: Sequence[str] = NODES,
+) -> Outcome:
+    """Run the world of a seed, with faults by chance unless they are planned."""
     folder = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with TemporaryDirectory(dir=folder, prefix="learnflow-") as path:
-        return World(seed, Path(path) / "simulated.db", school()).run()
+        return World(seed, Path(path) / "simulated.db", faults, clients, nodes).run()
 
 
 class World:
-    """Two nodes on one database, a payment service, and clients."""
+    """A few nodes on one database, a payment service, and clients."""
 
-    def __init__(self, seed: int, path: Path, school: School) -> None:
-        path.write_bytes(school.file)
+    def __init__(
+        self, seed: int, path: Path, faults: Faults | None, clients: type[Clients], nodes: Sequence[str]
+    ) -> None:
+        path.write_bytes(school().file)
         self._seed = seed
         self._violations: list[str] = []
-        self._faults = SeededFaults(self._random("faults"))
+        self._faults = faults or SeededFaults(self._random("faults"))
         # What it lacks of an event loop is what a simulation has not: sockets, signals, processes.
         self._loop = SimulatedLoop(  # type: ignore[abstract]
             self._random("order"), NOW_NS, self._before_step
@@ -62,9 +76,9 @@ class World:
         self._service = PaymentService(self._loop, self._faults, self._trace)
         self._nodes = [
             Node(name, self._loop, self._random(name), self._database, self._service, self._trace, self._committed)
-            for name in ("north", "south")
+            for name in nodes
         ]
-        self._clients = Clients(self._random("clients"), self._nodes, school, self._trace)
+        self._clients = clients(self._random("clients"), self._nodes, school(), self._trace)
 
     def run(self) -> Outcome:
         """From the first request to the last look."""
@@ -91,11 +105,17 @@ class World:
         await self._clients.all()
         self._trace.note("the storm is over")
         self._faults.calm()
-        await asyncio.sleep(REST_S)
+        await self._rest()
         await self._clients.ask_again()
         await asyncio.sleep(1)
         self._violations += invariants.in_the_end(self._database, self._service, self._clients)
         self._violations += await self._doctor()
+
+    async def _rest(self) -> None:
+        """Let time pass, in leaps: of the sweeps that there would be, some are enough."""
+        for _ in range(RESTS):
+            self._loop.pass_time(REST_S / RESTS - SWEPT_S)
+            await asyncio.sleep(SWEPT_S)
 
     async def _doctor(self) -> list[str]:
         """What the program itself finds wrong with the books."""
