@@ -15,7 +15,7 @@ from tests.simulator.world import simulate
 
 AT_ONCE = 10
 """Seeds of one test, so that several run side by side."""
-SEEDS = range(0, amount(60, soak=2_000), AT_ONCE)
+SEEDS = range(0, amount(40, soak=2_000), AT_ONCE)
 
 
 @pytest.mark.parametrize("first", SEEDS)
@@ -27,20 +27,20 @@ def test_whatever_happens_nobody_pays_twice_or_for_nothing_and_nothing_that_was_
 
 @pytest.mark.parametrize("share", range(8))
 def test_a_fault_at_any_single_point_of_a_story_does_no_harm(share: int) -> None:
-    assert harm([(cut,) for cut in single()[share :: amount(48, soak=8)]]) == []
+    assert harm([(cut,) for cut in single()[share :: amount(80, soak=8)]]) == []
 
 
 @pytest.mark.parametrize("share", range(8))
 def test_faults_at_any_two_points_of_a_story_do_no_harm(share: int) -> None:
-    assert harm(pairs()[share : amount(80, soak=1_000_000) : 8]) == []
+    assert harm(pairs()[share : amount(40, soak=1_000_000) : 8]) == []
 
 
 def test_the_storms_are_real() -> None:
     outcomes = [simulate(seed) for seed in range(10)]
     assert sum(outcome.deaths for outcome in outcomes) > 5
-    assert sum(outcome.charges for outcome in outcomes) > 20
+    assert sum(outcome.charges for outcome in outcomes) > 10
     assert sum("heard nothing" in line for outcome in outcomes for line in outcome.trace) > 50
-    assert sum("the disk" in line for outcome in outcomes for line in outcome.trace) > 20
+    assert sum("the disk" in line for outcome in outcomes for line in outcome.trace) > 10
 
 
 @pytest.mark.parametrize("seed", [3, 147])
