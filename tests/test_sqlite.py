@@ -133,6 +133,10 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
+async def test_a_commit_waits_for_the_disk(opened: Opened) -> None:
+    assert opened.writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: a power cut loses no commit
+
+
 async def test_writes_that_wait_together_share_one_commit(opened: Opened) -> None:
     await behind(Gate(), opened.storage, *(keep(opened.storage, account(f"acct_{number}")) for number in range(50)))
     assert opened.asked("COMMIT") == 1

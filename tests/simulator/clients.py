@@ -54,6 +54,8 @@ class Clients:
         self.told: list[Told] = []
         self.left: set[str] = set()
         """Enrolments that somebody has asked to cancel."""
+        self.unanswered: list[Intent] = []
+        """What had no answer in the end, when it was asked again."""
         self._random = random
         self._nodes = nodes
         self._trace = trace
@@ -61,6 +63,7 @@ class Clients:
         self._users = random.sample(school.users, random.randint(1, 5))
         self._courses = random.sample(school.courses, random.randint(1, 3))
         self._intents = 0
+        self._keyed: list[Intent] = []
 
     async def all(self) -> None:
         """Let every client do what it wants."""
@@ -69,8 +72,9 @@ class Clients:
 
     async def ask_again(self) -> None:
         """Send everything that had a key once more, as one who restores a queue does."""
-        for intent in {told.intent.key: told.intent for told in self.told if told.intent.key}.values():
-            await self._insist(intent)
+        for intent in self._keyed:
+            if not await self._insist(intent):
+                self.unanswered.append(intent)
 
     async def _client(self) -> None:
         for _ in range(self._random.randint(1, 4)):
@@ -109,17 +113,21 @@ class Clients:
     def _new(self, method: str, path: str, body: object, key: str | None, *refusals: str | None) -> Intent:
         self._intents += 1
         text = b"" if body is None else msgspec.json.encode(body)
-        return Intent(self._intents, method, path, text, key, frozenset(refusals))
+        intent = Intent(self._intents, method, path, text, key, frozenset(refusals))
+        if key is not None:
+            self._keyed.append(intent)
+        return intent
 
-    async def _insist(self, intent: Intent) -> None:
-        """Ask until there is an answer, or until the client gives up."""
+    async def _insist(self, intent: Intent) -> bool:
+        """Ask until there is an answer, or until the client gives up; whether there was one."""
         for _ in range(self.tries):
             reply = await self._ask(intent)
             if reply is not None:
                 self.told.append(Told(intent, reply))
                 if reply.status not in (429, 503):
-                    return
+                    return True
             await asyncio.sleep(self._random.uniform(0.05, 3))
+        return False
 
     async def _ask(self, intent: Intent) -> Reply | None:
         node = self._random.choice(self._nodes)
