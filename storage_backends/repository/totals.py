@@ -7,20 +7,18 @@ why any text can be asked for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction
 from storage_backends.repository import uncounted
 from storage_backends.repository.sql import json_rows, json_text
-from storage_backends.repository.standing import Change, Standing
+from storage_backends.repository.standing import Listed
 
 
-def lists_of(standing: Standing | None) -> list[str]:
-    """The names of the lists that a course is in; none unless it is published."""
-    if standing is None or standing.status != "published":
-        return []
-    category, level = standing.category, standing.level
+def lists_of(course: Listed) -> list[str]:
+    """The names of the lists that a published course is in."""
+    category, level = course.category, course.level
     return [list_name(*filters) for filters in ((None, None), (category, None), (None, level), (category, level))]
 
 
@@ -45,12 +43,11 @@ async def total(tx: DriverTransaction, query: CourseQuery) -> int:
     return int(row[0])
 
 
-async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
-    """Count the courses that came to lists, and those that left them."""
+async def follow(tx: DriverTransaction, courses: Mapping[Listed, int]) -> None:
+    """Count so many more courses in the lists that they are in."""
     counts = Counter[str]()
-    for before, after in changes:
-        counts.subtract(lists_of(before))
-        counts.update(lists_of(after))
+    for course, change in courses.items():
+        counts.update(dict.fromkeys(lists_of(course), change))
     # In one order, so that two transactions seldom block each other.
     changed = sorted((name, change) for name, change in counts.items() if change)
     if changed:
