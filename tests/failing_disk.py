@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from learnflow_core.errors import Code
 from learnflow_core.model import Payment, User
+from learnflow_core.ports import Storage
 from payment_gateways.sandbox import SandboxGateway
 from tests.school import School, school_on
 from tests.world import open_world
@@ -25,16 +26,16 @@ from tests.world import open_world
 PAGE = 4_096
 FRAME = PAGE + 24  # https://sqlite.org/fileformat.html#the_write_ahead_log
 HEAD = 32
+DAY_S = 86_400
 MOST = 400
 """So many writers are tried in a round; long before, the disk fails."""
 
 
-class Gateway:
+class Gateway(SandboxGateway):
     """A payment service that is not on this disk."""
 
-    builtin_methods = SandboxGateway.builtin_methods
-
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
         self.charged: set[str] = set()
 
     async def charge(self, payment: Payment) -> Code | None:
@@ -77,7 +78,7 @@ async def main(kind: str, counts: list[int]) -> None:
         path = Path(folder) / "school.db"
         async with open_world(database=f"sqlite:///{path}", jwt_secret="s" * 32) as world:
             school = await school_on(world, "professional")
-            gateway = Gateway()
+            gateway = Gateway(world.services.storage)
             cast("dict[str, Any]", world.services.gateways)["live"] = gateway
             people = await school.crowd(MOST)
             disk = Disk(path, world.services.storage)
@@ -106,7 +107,7 @@ async def one_round(school: School, people: list[User], gateway: Gateway, disk: 
     seen = await world.ask("GET", f"/v1/enrollments?course_id={course.id}&limit=1", school.key)
     assert seen.status_code == 200, seen.text
     disk.mend()
-    world.clock.advance(61)
+    world.clock.advance(DAY_S)  # and each round has the quota of a day
     await world.sweep()
     assert list(await world.services.storage.check()) == []
     found = await world.services.storage.read(lambda tx: _of_course(tx, course.id))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Payment
+from learnflow_core.ports import Storage
 from payment_gateways.sandbox import OUTCOMES, SandboxGateway
 
 PATIENCE_S = 3.0
@@ -41,7 +41,11 @@ class Books:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One call on one connection, answered well as a rule."""
-        asked = json.loads(await reader.readline())
+        line = await reader.readline()
+        if not line.endswith(b"\n"):  # whoever began to ask was killed
+            writer.close()
+            return
+        asked = json.loads(line)
         mood = "well" if asked["call"] == "books" else self._random.choices(MOODS, WEIGHTS)[0]
         if mood != "never":
             said = self.done(asked)
@@ -55,12 +59,11 @@ MOODS = ("well", "slow", "lost", "never", "late")
 WEIGHTS = (90, 5, 2, 2, 1)
 
 
-class RemoteGateway:
-    """`learnflow_core.ports.PaymentGateway` over that service."""
+class RemoteGateway(SandboxGateway):
+    """A gateway to that service, with the sandbox's means of payment."""
 
-    builtin_methods: Mapping[str, str] = SandboxGateway.builtin_methods
-
-    def __init__(self, socket: str) -> None:
+    def __init__(self, storage: Storage, socket: str) -> None:
+        super().__init__(storage)
         self._socket = socket
 
     async def charge(self, payment: Payment) -> Code | None:

@@ -18,5 +18,5 @@ from tests.siege.payments import RemoteGateway
 if __name__ == "__main__":
     vars(idempotency)["CLAIM_LIFETIME"] = int(os.environ["SIEGE_CLAIM_S"]) * SECOND
     vars(access)["PLANS"] = {plan: (Quota.per_minute(1_000_000_000),) for plan in PLANS}
-    vars(app)["SandboxGateway"] = lambda _storage: RemoteGateway(os.environ["SIEGE_PAYMENTS"])
+    vars(app)["SandboxGateway"] = lambda storage: RemoteGateway(storage, os.environ["SIEGE_PAYMENTS"])
     main()

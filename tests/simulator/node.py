@@ -106,7 +106,7 @@ class Node:
             random_bytes=self._random.randbytes,
             opening=opening,
         ) as services:
-            gateway = SimulatedGateway(self._service)
+            gateway = SimulatedGateway(services.storage, self._service)
             app = create_app(services._replace(gateways={"live": gateway, "test": gateway}))
             await app({"type": "lifespan"}, *_lifespan(lambda: setattr(self, "_app", app), self._loop))
 

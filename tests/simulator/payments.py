@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextvars import Context
 from typing import Any
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Payment
+from learnflow_core.ports import Storage
 from payment_gateways.sandbox import OUTCOMES, SandboxGateway
 from tests.simulator.faults import Answer, Faults
 from tests.simulator.loop import SimulatedLoop
@@ -89,12 +89,11 @@ def _tell(heard: asyncio.Future[Any], said: Code | None, fails: bool) -> None:
         heard.set_result(said)
 
 
-class SimulatedGateway:
-    """`learnflow_core.ports.PaymentGateway` of one process."""
+class SimulatedGateway(SandboxGateway):
+    """The gateway of one process: the sandbox's means of payment, and the simulated service's answers."""
 
-    builtin_methods: Mapping[str, str] = SandboxGateway.builtin_methods
-
-    def __init__(self, service: PaymentService) -> None:
+    def __init__(self, storage: Storage, service: PaymentService) -> None:
+        super().__init__(storage)
         self._service = service
 
     async def charge(self, payment: Payment) -> Code | None:
