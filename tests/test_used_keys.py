@@ -37,6 +37,7 @@ async def test_whatever_comes_under_used_keys_has_one_effect_for_each_account_an
         reply = await world.ask("POST", "/v1/enrollments", school.key, body, idempotency_key=key)
         mine = (school.account.id, key)
         if mine not in first:
+            assert "idempotency_key_reused" not in reply.text  # though somebody else has used it
             if reply.status_code in (200, 201, 403):
                 first[mine] = body, reply.json() if reply.status_code < 300 else reply.json()["error"]["code"]
             continue

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 COPIED = ("learnflow_core", "learnflow_http", "storage_backends", "payment_gateways", "tests", "examples")
 GIT = shutil.which("git") or "git"
-PATIENCE_S = 600
+PATIENCE_S = 300
 CAUGHT_BY = "Caught by:"
 
 
@@ -94,7 +94,9 @@ def failures(tree: Path, tests: Iterable[str]) -> set[str]:
         )
     except subprocess.TimeoutExpired:
         return set()
-    assert done.returncode in (0, 1), f"the tests do not run: {done.stdout[-2_000:]}{done.stderr[-2_000:]}"
+    if done.returncode not in (0, 1):  # neither passed nor failed: they could not be run
+        print(done.stdout[-2_000:] + done.stderr[-2_000:])
+        return set()
     failed = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     return {test for test in tests if any(one.startswith(test) for one in failed)}
 
