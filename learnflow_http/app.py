@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from learnflow_core.ids import new_ids
 from learnflow_core.limiter import MemoryLimiter
 from learnflow_core.ports import Storage
-from learnflow_core.usecases.enrollments import Gateways
+from learnflow_core.usecases.payments import Gateways
 from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.counting import CountedGateway, payment_family, watch_connections, watch_store

@@ -1,8 +1,10 @@
-"""What nobody waits for, done once a second: payments without an outcome, numbers of students, last uses, what expired.
+"""What nobody waits for, done once a second: payments without an outcome, access that is over, numbers of students,
+last uses, what expired.
 
 Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
-other, and in the end lock the database. Money that is on its way waits for none of it, so these are two rounds beside
-each other, and a step that fails keeps none of the others from being done.
+other, and in the end lock the database. Money that is on its way waits for none of it, and none of it for a payment
+service that does not answer; so these are three rounds beside each other, and a step that fails keeps none of the
+others from being done.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
-from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, finish_unresolved
+from learnflow_core.usecases.payments import AT_ONCE, finish_unresolved
+from learnflow_core.usecases.places import expire_overdue
 from learnflow_http.services import Services
 
 logger: Final = logging.getLogger("learnflow.sweep")
@@ -26,8 +30,10 @@ LEADS_FOR: Final[Instant] = 3 * SECOND
 one is killed."""
 
 _SETTLED_AT_ONCE: Final = 500
+_EXPIRED_AT_ONCE: Final = 100
 _ROUNDS: Final = 20
-"""So often are courses settled, and portions of notes counted, in one sweep: what comes faster is left to the next."""
+"""So often are enrolments ended, courses settled and portions of notes counted in one sweep: what comes faster is left
+to the next."""
 _MOST_TOLD: Final = 1_000
 """So many unresolved payments are counted, and no more."""
 _MOST_NOTED: Final = 10_000
@@ -55,25 +61,25 @@ class Sweeper:
     async def sweep_for_ever(self) -> None:
         """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.sweep_money))
             group.create_task(self._repeat(self.sweep_own))
             group.create_task(self._repeat(self.sweep_common))
 
+    async def sweep_money(self) -> None:
+        """What is urgent, and safe with several: payments that are due, as long as there are any."""
+        services = self._services
+        while await finish_unresolved(services.storage, services.gateways, self._ctx()) == AT_ONCE:
+            pass
+
     async def sweep_own(self) -> None:
-        """What is this process's own, or is safe with several and urgent: figures, payments, last uses of keys."""
-        services, now = self._services, self._now()
-        ctx = Context(now, services.random_bytes)
-        await _all(
-            [
-                lambda: self._tell(now),
-                lambda: finish_unresolved(services.storage, services.gateways, ctx),
-                lambda: note_uses(services),
-            ]
-        )
+        """What is this process's own: figures, last uses of keys."""
+        await _all([self._tell, lambda: note_uses(self._services)])
 
     async def sweep_common(self) -> None:
-        """What one process does for all: numbers of students, counts of courses, forgetting what expired."""
+        """What one process does for all: access that is over, numbers of students, counts of courses, forgetting what
+        expired."""
         if await self._leads():
-            await _all([self._settle, self._tally, self._purge])
+            await _all([self._expire, self._settle, self._tally, self._purge])
 
     async def _repeat(self, step: Step) -> None:
         done, failed = (self._services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
@@ -87,11 +93,18 @@ class Sweeper:
             # Processes that were forked together would else meet in the same rows, every time.
             await asyncio.sleep(EVERY_S * (0.8 + 0.4 * self._services.random_bytes(1)[0] / 255))
 
-    async def _tell(self, now: Instant) -> None:
-        metrics, read = self._services.metrics, self._services.storage.read
-        metrics.unresolved.put(len(await read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, _MOST_TOLD))))
+    async def _tell(self) -> None:
+        metrics, read, before = self._services.metrics, self._services.storage.read, self._now() - UNRESOLVED_AFTER
+        metrics.unresolved.put(await read(lambda tx: tx.payments.unresolved(before, _MOST_TOLD)))
         metrics.uncounted.put(await read(lambda tx: tx.courses.uncounted(_MOST_NOTED)))
         metrics.refresh()
+
+    async def _expire(self) -> None:
+        for _ in range(_ROUNDS):
+            ctx = self._ctx()
+            ended = await self._services.storage.write(lambda tx, at=ctx: expire_overdue(tx, at, _EXPIRED_AT_ONCE))  # type: ignore[misc]
+            if ended < _EXPIRED_AT_ONCE or not await self._leads():
+                break
 
     async def _settle(self) -> None:
         write = self._services.storage.write
@@ -116,15 +129,23 @@ class Sweeper:
     async def _leads(self) -> bool:
         return await lead(self._services.storage, self._name, self._now())
 
+    def _ctx(self) -> Context:
+        return Context(self._now(), self._services.random_bytes)
+
     def _now(self) -> Instant:
         return self._services.clock_ns() // 1_000
 
 
 async def note_uses(services: Services) -> None:
-    """Keep when API keys were used last."""
+    """Keep when API keys were used last; also when this is cancelled, since nobody else knows."""
     used = services.authenticator.take_used()
     if used:
-        await services.storage.write(lambda tx: tx.api_keys.touch(used))
+        writing = asyncio.ensure_future(services.storage.write(lambda tx: tx.api_keys.touch(used)))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
 
 async def _all(steps: Sequence[Step]) -> None:

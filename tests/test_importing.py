@@ -17,6 +17,7 @@ from learnflow_http.cli import columns, learnflow
 from learnflow_http.cli.importing import BATCH, BATCH_LETTERS, _batches
 from learnflow_http.cli.tables import Row, open_text, read_table
 from storage_backends import open_storage
+from storage_backends.conformance.samples import course
 from storage_backends.repository.courses import Courses
 from tests.conftest import missing
 from tests.postgres import Postgres
@@ -107,6 +108,20 @@ def test_a_dry_run_tells_what_would_happen_and_changes_nothing(shop: Shop) -> No
     assert shop.counts(shop.take(rows(3))) == (3, 3, 0, 0, 0)
     assert shop.counts(shop.take(rows(3).replace("9.5", "9"), "--dry-run")) == (3, 0, 3, 0, 0)
     assert shop.counts(shop.take(rows(3))) == (3, 0, 0, 3, 0)
+
+
+def test_a_dry_run_counts_nothing_though_much_is_noted(shop: Shop) -> None:
+    asyncio.run(note_much(shop))
+    assert shop.take(rows(1), "--dry-run").exit_code == 0
+    assert asyncio.run(uncounted(shop)) == 1_200
+
+
+async def note_much(shop: Shop) -> None:
+    """Add courses as a server does that has not counted them yet."""
+    storage = await open_storage(shop.environ["LEARNFLOW_DATABASE"])
+    added = [course(f"crs_{number}", account_id=shop.account) for number in range(600)]
+    await storage.write(lambda tx: tx.courses.add_all(added))
+    await storage.close()
 
 
 def test_more_rows_than_a_transaction_takes_are_all_taken_and_bad_ones_among_them_reported(shop: Shop) -> None:

@@ -20,8 +20,8 @@ from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
 from storage_backends.postgres_driver import TOGETHER, PostgresDriver
-from storage_backends.postgres_transaction import AgainError, translated
-from storage_backends.repository import searches
+from storage_backends.postgres_transaction import AgainError, PostgresTransaction, translated
+from storage_backends.repository import Repository, blocks, searches, tally, uncounted
 from tests.postgres import Postgres
 
 SLOW = "SELECT CAST(pg_sleep(60) AS TEXT)"
@@ -429,3 +429,40 @@ async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: S
         published.set()  # what is loaded goes on when its caller is cancelled
     assert tries == 1
     assert await storage.check() == []
+
+
+async def test_of_two_that_count_at_once_one_is_undone_though_each_has_other_notes(
+    storage: Storage, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has notes with lower numbers, which were committed after the first had begun."""
+    monkeypatch.setattr(blocks, "BLOCK", 4)
+    monkeypatch.setattr(uncounted, "ENOUGH", 1)
+    monkeypatch.setattr(uncounted, "NOTES", 2)
+    await keep(storage, account(), *(course(f"crs_{number}", students_base=10 * number) for number in range(8)))
+    await count(storage)
+    late, first, second = [await asyncpg.connect(url) for _ in range(3)]
+    publishing = await begun(late, "SERIALIZABLE")
+    moved = course("crs_1", students_base=60, title="Title of crs_1, again")
+    assert await Repository(publishing).courses.put(moved)
+    await keep(storage, course("crs_9", students_base=35))
+    splitting = await begun(first, "REPEATABLE READ")
+    await late.execute("COMMIT")
+    moving = await begun(second, "REPEATABLE READ")
+    await tally.portion(splitting)
+    undone = asyncio.create_task(tally.portion(moving))
+    await asyncio.sleep(0)
+    await first.execute("COMMIT")
+    with pytest.raises(AgainError):
+        await undone
+    for connection in (late, first, second):
+        await connection.close()
+    await count(storage)
+    assert await storage.check() == []
+
+
+async def begun(connection: Any, level: str) -> PostgresTransaction:
+    """A transaction that has its snapshot."""
+    await connection.execute(f"BEGIN ISOLATION LEVEL {level}")
+    transaction = PostgresTransaction(connection, lambda: None, writes=True)
+    await transaction.rows("SELECT count(*) FROM uncounted")
+    return transaction

@@ -186,6 +186,10 @@ class TestCourses:
             "status": "published",
             "seats": None,
             "prerequisites": [],
+            "enrolls_from": None,
+            "enrolls_until": None,
+            "access_days": None,
+            "version": 1,
             "external_id": None,
         }
         assert (await world.ask("GET", f"/v1/courses/{made['id']}")).json() == made
@@ -203,6 +207,9 @@ class TestCourses:
             {"curriculum": [{"title": "One", "lessons": [{"title": "Hello", "seconds": 60}]}]},
             {"seats": 0},
             {"seats": None},
+            {"enrolls_from": "2024-02-01T00:00:00Z"},
+            {"enrolls_until": "2024-02-01T00:00:00Z"},
+            {"access_days": 30},
             {"status": "draft"},
             {"status": "archived"},
             {"external_id": "rust-1"},
@@ -216,7 +223,8 @@ class TestCourses:
         made = (await world.ask("POST", "/v1/courses", key, COURSE | {"seats": 5, "external_id": "x"})).json()
         world.clock.advance(60)
         changed = (await world.ask("PATCH", f"/v1/courses/{made['id']}", key, change)).json()
-        assert changed == {**made, **change, "updated_at": "2024-01-15T09:31:00Z"}
+        version = 2 if change.keys() & {"price", "access_days"} else 1
+        assert changed == {**made, **change, "version": version, "updated_at": "2024-01-15T09:31:00Z"}
         assert list(await world.services.storage.check()) == []
 
     async def test_a_change_that_changes_nothing_leaves_no_trace(self, world: World, key: str) -> None:

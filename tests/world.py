@@ -108,6 +108,7 @@ class World:
     async def sweep(self) -> None:
         sweeper = Sweeper(self.services, "world")
         try:
+            await sweeper.sweep_money()
             await sweeper.sweep_own()
         finally:
             await sweeper.sweep_common()

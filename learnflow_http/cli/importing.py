@@ -212,10 +212,11 @@ async def _import(
         for batch in _batches(source.courses()):
             work = functools.partial(import_courses, account=account, rows=batch, ctx=ctx, dry_run=dry_run)
             source.counts.update(await perform(work))
-            if not dry_run and source.counts["added"] >= max(_SURVEY_FROM, 2 * surveyed):
-                await storage.write(lambda tx: tx.courses.survey())
-                surveyed = source.counts["added"]
-            await _wait_for_counts(storage, name)
+            if not dry_run:
+                if source.counts["added"] >= max(_SURVEY_FROM, 2 * surveyed):
+                    await storage.write(lambda tx: tx.courses.survey())
+                    surveyed = source.counts["added"]
+                await _wait_for_counts(storage, name)
             bar.update(source.position() - bar.pos)
     if source.counts["added"] > surveyed >= _SURVEY_FROM and not dry_run:
         await storage.write(lambda tx: tx.courses.survey())

@@ -53,6 +53,15 @@ class Transactions(Suite):
         assert await lead("second", 5, 8)
         assert not await lead("first", 5, 8)
 
+    async def test_who_led_by_a_clock_that_was_far_ahead_is_not_waited_for(self, storage: Storage) -> None:
+        assert await storage.write(lambda tx: tx.lead("ahead", 3_600, 3_603))
+        assert await storage.write(lambda tx: tx.lead("second", 0, 3))
+        assert not await storage.write(lambda tx: tx.lead("third", 0, 3))
+
+    async def test_who_leads_by_a_clock_that_is_a_little_ahead_goes_on(self, storage: Storage) -> None:
+        assert await storage.write(lambda tx: tx.lead("ahead", 3, 6))
+        assert not await storage.write(lambda tx: tx.lead("second", 0, 3))
+
     async def test_of_many_that_would_lead_at_once_one_does(self, storage: Storage) -> None:
         tries = [storage.write(lambda tx, name=f"{number}": tx.lead(name, 0, 1)) for number in range(8)]  # type: ignore[misc]
         assert sorted(await asyncio.gather(*tries)) == [False] * 7 + [True]

@@ -8,10 +8,11 @@ from storage_backends.driver import DriverTransaction
 
 async def lead(tx: DriverTransaction, name: str, now: Instant, until: Instant) -> bool:
     """Let the process of this name lead until then, unless another one does; whether it leads."""
-    return await tx.row(_LEAD, name, until, now) is not None
+    # Whoever leads for much longer than this one would has, or had, a clock that is ahead.
+    return await tx.row(_LEAD, name, until, now, until + (until - now)) is not None
 
 
 _LEAD = (
     "INSERT INTO leader (no, name, until) VALUES (1, $1, $2) ON CONFLICT (no) DO UPDATE SET name = excluded.name, "
-    "until = excluded.until WHERE leader.until <= $3 OR leader.name = excluded.name RETURNING 1"
+    "until = excluded.until WHERE leader.until <= $3 OR leader.until > $4 OR leader.name = excluded.name RETURNING 1"
 )

@@ -12,9 +12,14 @@ async def due(tx: DriverTransaction) -> bool:
 
 
 async def portion(tx: DriverTransaction) -> None:
-    """Count the oldest notes. Nothing else writes what this writes, so it needs no more than a snapshot."""
+    """Count the oldest notes. Nothing else writes what this writes, so it needs no more than a snapshot.
+
+    Of two that count at once one is undone, because both begin with the rows of the version, and where there are notes
+    there are some. The notes of the two may differ: one that is committed late has a low number. One of them could
+    then split a block from which, as the other sees it, as many courses go as come, so that it would not write it.
+    """
+    await version.fold(tx)
     taken = await uncounted.take(tx)
     await totals.follow(tx, taken.courses)
     await blocks.follow(tx, taken.courses)
     await words.follow(tx, taken.texts)
-    await version.fold(tx)
