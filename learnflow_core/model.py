@@ -212,11 +212,12 @@ class Payment(msgspec.Struct, frozen=True):
     service's word for the method `method_id`, also when the method is deleted.
 
     `due_at` is when somebody is to carry it on who does not do so already; null when it is resolved. `tries` is how
-    often a sweep has done so in vain.
+    often a sweep has done so in vain. `payee_id` is the account that published the course, in whose books the money is.
     """
 
     id: str
     enrollment_id: str
+    payee_id: str
     mode: Mode
     method_id: str
     token: str

@@ -23,8 +23,10 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
+from learnflow_core.audit import PROGRAM, AuditRow, Event
 from learnflow_core.errors import Code
 from learnflow_core.ids import new_id
+from learnflow_core.ledger import Balance, Entry
 from learnflow_core.model import (
     Account,
     ApiKey,
@@ -53,14 +55,23 @@ Paging = Page | Cursor
 
 
 class Context(msgspec.Struct, frozen=True):
-    """The instant at which a use case happens, and the randomness it may draw: arguments, so that a test holds both."""
+    """The instant at which a use case happens, and the randomness it may draw: arguments, so that a test holds both.
+
+    `actor` and `request_id` are what the audit says of who asked (`learnflow_core.audit.AuditRow`).
+    """
 
     now: Instant
     random_bytes: Callable[[int], bytes]
+    actor: str = PROGRAM
+    request_id: str | None = None
 
     def new_id(self, prefix: str) -> str:
         """A new id with this prefix (`learnflow_core.ids`)."""
         return new_id(prefix, self.random_bytes)
+
+    def event(self, event: Event, object_id: str, account_id: str | None, detail: str | None = None) -> AuditRow:
+        """The row of the audit that says what happens now, to be added by `Transaction.audit`."""
+        return AuditRow(self.new_id("aud"), self.now, event, object_id, account_id, self.actor, self.request_id, detail)
 
 
 CourseSort = Literal["relevance", "popular", "newest", "rating", "price", "-price"]
@@ -345,8 +356,8 @@ class Tokens(Protocol):
     async def extend_family(self, family_id: str, expires_at: Instant) -> None:
         """Let a family live longer."""
 
-    async def revoke_family(self, family_id: str, now: Instant) -> None:
-        """End a family."""
+    async def revoke_family(self, family_id: str, now: Instant) -> bool:
+        """End a family; False when it has ended before."""
 
     async def revoke_of_user(self, user_id: str, now: Instant) -> None:
         """End every family of a user."""
@@ -354,8 +365,8 @@ class Tokens(Protocol):
     async def revoke_of_key(self, key_id: str, now: Instant) -> None:
         """End every family that a key minted."""
 
-    async def revoke_token(self, token_id: str, expires_at: Instant) -> None:
-        """End one token; remembered until it would have expired."""
+    async def revoke_token(self, token_id: str, expires_at: Instant) -> bool:
+        """End one token; remembered until it would have expired. False when it has ended before."""
 
     async def refresh_token(self, token_id: str) -> RefreshToken | None:
         """What rotation knows of a refresh token."""
@@ -380,6 +391,41 @@ class Replies(Protocol):
         """Forget every reply whose body names this id."""
 
 
+class Ledger(Protocol):
+    """Movements of money (`learnflow_core.ledger`), which are added and never changed: one of a kind for a payment."""
+
+    async def add(self, entries: Sequence[Entry]) -> None:
+        """Keep entries, at the latest when the transaction commits."""
+
+    async def of(self, record_id: str) -> Sequence[Entry]:
+        """The entries of the payment, or of the payments for the enrolment, that has this id, in their order."""
+
+    async def balances(self, mode: Mode, account_id: str | None) -> Sequence[Balance]:
+        """What each account of the ledger was debited and credited: of one publishing account, or of all, by its id,
+        then the currency. An account of the ledger that nothing moved is left out."""
+
+
+class AuditQuery(msgspec.Struct, frozen=True):
+    """Which rows of the audit a list shows, the latest first."""
+
+    object_id: str | None = None
+    account_id: str | None = None
+    since: Instant | None = None
+
+
+class Audit(Protocol):
+    """What happened (`learnflow_core.audit`): rows are added and never changed."""
+
+    async def add(self, row: AuditRow) -> None:
+        """Keep a row, at the latest when the transaction commits."""
+
+    async def list(self, query: AuditQuery, paging: Paging) -> Slice[AuditRow]:
+        """The rows a query names."""
+
+    async def purge(self, before: Instant, limit: int) -> int:
+        """Let go of rows from before an instant, the oldest first and at most `limit`; how many there were."""
+
+
 class SandboxCharges(Protocol):
     """The sandbox payment service's own record of what it was asked, by idempotency key."""
 
@@ -399,6 +445,8 @@ class Transaction(Protocol):
     certificates: Certificates
     tokens: Tokens
     replies: Replies
+    ledger: Ledger
+    audit: Audit
     sandbox_charges: SandboxCharges
 
     async def lead(self, name: str, now: Instant, until: Instant) -> bool:
@@ -411,6 +459,15 @@ class Transaction(Protocol):
 
 
 Work = Callable[[Transaction], Awaitable[T]]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is wrong: `says` tells what, and `remedy` what `Storage.repair` does about it where it is
+    `repairable`, else what a person has to do."""
+
+    says: str
+    remedy: str
+    repairable: bool
 
 
 class Storage(Protocol):
@@ -437,9 +494,14 @@ class Storage(Protocol):
         that is cancelled is not answered, and what its write then does is told to nobody. The one given last is
         called."""
 
-    async def check(self) -> Sequence[str]:
-        """What is wrong, one sentence each: damage to the database, and books that do not agree (seats, licences,
-        payments, certificates, counts, the search index). Reads everything, however long that takes."""
+    async def check(self) -> Sequence[Finding]:
+        """What is wrong: damage to the database, and books that do not agree (seats, licences, payments, certificates,
+        the ledger, the audit, counts, the search index). Reads everything, however long that takes, in snapshots that
+        keep nobody from writing; of each kind of finding, at most 100 are told."""
+
+    async def repair(self, ctx: Context) -> Sequence[Finding]:
+        """Put right every finding that is `repairable`, each in a transaction of its own that the audit tells of; what
+        was repaired. No repair moves money, or takes a place from somebody whose money is not being given back."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""

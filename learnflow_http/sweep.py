@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from learnflow_core.audit import SWEEP
 from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
@@ -130,7 +131,7 @@ class Sweeper:
         return await lead(self._services.storage, self._name, self._now())
 
     def _ctx(self) -> Context:
-        return Context(self._now(), self._services.random_bytes)
+        return Context(self._now(), self._services.random_bytes, SWEEP)
 
     def _now(self) -> Instant:
         return self._services.clock_ns() // 1_000

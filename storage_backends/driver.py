@@ -90,6 +90,12 @@ class DriverTransaction(Protocol):
         found = await self.rows(sql, *args)
         return found[0] if found else None
 
+    async def together(self, *statements: tuple[str, Sequence[Value]]) -> None:
+        """Run statements, each with its arguments, of which none depends on what another does; in as few round trips
+        as the database allows. What they answer is told to nobody."""
+        for sql, args in statements:
+            await self.rows(sql, *args)
+
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo what was done inside when it is left by an exception; what may fail and be survived runs in one."""

@@ -14,7 +14,7 @@ from learnflow_core.ports import Storage, Transaction
 from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
-from storage_backends.conformance.base import OpenStorage
+from storage_backends.conformance.base import OpenStorage, said
 from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
@@ -298,7 +298,7 @@ async def test_every_connection_is_set_up_for_what_it_does(driver: PostgresDrive
 
 async def test_damage_that_the_server_knows_of_is_found(storage: Storage, other: Any) -> None:
     await other.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'courses_newest'::regclass")
-    assert "the database is damaged: the index courses_newest is not valid" in await storage.check()
+    assert "the database is damaged: the index courses_newest is not valid" in await said(storage)
 
 
 async def test_a_connection_that_the_server_ended_is_replaced_unseen(storage: Storage, other: Any) -> None:
@@ -400,6 +400,33 @@ async def test_a_course_is_added_while_a_write_that_added_another_is_still_open(
 
     await asyncio.gather(storage.write(first), second())
     assert await storage.check() == []
+
+
+async def test_statements_that_go_together_are_one_round_trip_and_all_or_nothing(
+    driver: PostgresDriver, other: Any
+) -> None:
+    await other.execute("CREATE TABLE one (n BIGINT PRIMARY KEY, t TEXT); CREATE TABLE two (n BIGINT PRIMARY KEY)")
+    first = ("INSERT INTO one (n, t) VALUES ($1, $2), ($3, $4)", (1, None, 2, "x"))
+    second = ("INSERT INTO two (n) VALUES ($1)", (7,))
+    third = ("UPDATE two SET n = $1 WHERE n = $2", (8, 9))
+
+    async def together(tx: DriverTransaction) -> list[Any]:
+        asked: list[Any] = []
+        rows = tx.rows
+
+        async def noted(sql: str, *args: Any) -> Any:
+            asked.append(sql)
+            return await rows(sql, *args)
+
+        tx.rows = noted  # type: ignore[method-assign]
+        await tx.together()
+        await tx.together(first, second, third)
+        return [len(asked), *await rows("SELECT n, t FROM one ORDER BY n"), *await rows("SELECT n FROM two")]
+
+    assert await driver.write(together) == [1, (1, None), (2, "x"), (7,)]
+    with pytest.raises(DuplicateError):
+        await driver.write(lambda tx: tx.together(("INSERT INTO one (n) VALUES ($1)", (3,)), second))
+    assert await driver.read(lambda tx: tx.rows("SELECT n FROM one ORDER BY n")) == [(1,), (2,)]
 
 
 async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: Storage) -> None:

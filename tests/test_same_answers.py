@@ -11,11 +11,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from learnflow_core import ledger
+from learnflow_core.audit import AuditRow
 from learnflow_core.errors import LearnFlowError
 from learnflow_core.model import Level, Reply
 from learnflow_core.money import Money
 from learnflow_core.pagination import Cursor, Page
-from learnflow_core.ports import CertificateQuery, CourseQuery, CourseSort, EnrollmentQuery, Storage, Transaction
+from learnflow_core.ports import (
+    AuditQuery,
+    CertificateQuery,
+    CourseQuery,
+    CourseSort,
+    EnrollmentQuery,
+    Storage,
+    Transaction,
+)
 from learnflow_core.search import MAX_SEARCH_WORDS, SearchQuery, words
 from storage_backends import open_storage
 from storage_backends.conformance.base import same
@@ -140,6 +150,17 @@ PAYMENTS = st.builds(payment, an("pay"), enrollment_id=an("enr"), updated_at=TIM
 METHODS = st.builds(method, an("pm"), user_id=an("usr"), created_at=TIMES, deleted_at=maybe(TIMES))
 FAMILIES = st.builds(family, an("fam"), user_id=an("usr"), key_id=maybe(an("key")), expires_at=TIMES)
 TOKENS = st.builds(refresh_token, an("tok"), family_id=an("fam"), rotated_at=maybe(TIMES))
+AUDIT_ROWS = st.builds(
+    AuditRow,
+    an("aud"),
+    TIMES,
+    st.sampled_from(["payment.charging", "payment.charged", "account.created"]),
+    an("pay") | an("acct"),
+    maybe(an("acct")),
+    st.just("program"),
+    st.none(),
+    maybe(st.sampled_from(["starter", "enterprise"])),
+)
 REPLIES = st.builds(
     Reply, st.just("f"), st.sampled_from([200, 201]), st.sampled_from([b'{"id":"usr_1"}', b"{}"]), TIMES
 )
@@ -216,6 +237,9 @@ CHANGES = st.one_of(
     *(call("tokens", name, an(kind), TIMES) for name, kind in (("extend_family", "fam"), ("revoke_of_key", "key"))),
     call("tokens", "revoke_token", an("tok"), TIMES),
     call("tokens", "put_refresh_token", TOKENS),
+    call("ledger", "add", PAYMENTS.map(lambda one: ledger.entries(one, ledger.movements(one.status), one.updated_at))),
+    call("audit", "add", AUDIT_ROWS),
+    call("audit", "purge", TIMES, st.integers(1, 3)),
     call("replies", "put", an("s"), an("k"), REPLIES),
     call("replies", "drop_naming", st.sampled_from(["usr_1", "nobody"])),
     call("sandbox_charges", "add", an("k"), st.sampled_from(["paid", "declined"]), TIMES),
@@ -239,6 +263,9 @@ QUESTIONS = st.one_of(
     call("payments", "unresolved", TIMES, st.integers(1, 3)),
     call("tokens", "session", an("fam"), an("tok")),
     call("tokens", "refresh_token", an("tok")),
+    call("ledger", "of", an("pay") | an("enr")),
+    call("ledger", "balances", MODES, maybe(an("acct"))),
+    call("audit", "list", st.builds(AuditQuery, maybe(an("pay")), maybe(an("acct")), maybe(TIMES)), PAGINGS),
     call("replies", "get", an("s"), an("k")),
 )
 
@@ -302,7 +329,16 @@ async def emptied(storage: Storage) -> None:
 
 
 TABLES = (
-    *("sandbox_charges", "replies", "revoked_tokens", "refresh_tokens", "token_families", "certificates"),
+    *(
+        "ledger",
+        "audit",
+        "sandbox_charges",
+        "replies",
+        "revoked_tokens",
+        "refresh_tokens",
+        "token_families",
+        "certificates",
+    ),
     *(
         "payment_methods",
         "payments",

@@ -22,7 +22,7 @@ from learnflow_core.pagination import Page
 from learnflow_core.ports import Storage, Transaction
 from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends.conformance import PersistentStorageConformance, StorageConformance
-from storage_backends.conformance.base import OpenStorage
+from storage_backends.conformance.base import OpenStorage, said
 from storage_backends.conformance.samples import account, course, keep, user
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError
 from storage_backends.repository import RepositoryStorage
@@ -557,7 +557,7 @@ async def test_damage_is_found(path: Path) -> None:
     other.execute("DELETE FROM sqlite_schema WHERE name = 'courses_newest'")
     other.close()
     storage = await open_storage(f"sqlite:///{path}")
-    found = await storage.check()
+    found = await said(storage)
     assert any("refers to nothing in users" in finding for finding in found)
     assert any("the database is damaged" in finding for finding in found)
     await storage.close()

@@ -17,6 +17,7 @@ from learnflow_core.enrollment import LEASE, UNRESOLVED_AFTER, back_off, paid, s
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Course, Enrollment, Mode, Payment, PaymentStatus
 from learnflow_core.ports import Context, PaymentGateway, Storage, Transaction
+from learnflow_core.usecases.bookkeeping import come_to
 from learnflow_core.usecases.places import release
 
 Gateways = Mapping[Mode, PaymentGateway]
@@ -53,6 +54,7 @@ def agreed(enrollment: Enrollment, course: Course, method_id: str, token: str, c
     return Payment(
         id=ctx.new_id("pay"),
         enrollment_id=enrollment.id,
+        payee_id=course.account_id,
         mode=enrollment.mode,
         method_id=method_id,
         token=token,
@@ -77,8 +79,8 @@ async def give_back_later(tx: Transaction, enrollment: Enrollment, ctx: Context)
     """Write down that what was paid for an enrolment, or is found to have been, goes back."""
     payment = await payment_of(tx, enrollment)
     if payment.status in ("charging", "charged"):
-        payment = _moved(payment, "reversing" if payment.status == "charging" else "refunding", ctx)
-        await tx.payments.put(payment)
+        status: PaymentStatus = "reversing" if payment.status == "charging" else "refunding"
+        return await come_to(tx, enrollment, payment, status, ctx)
     return payment
 
 
@@ -152,36 +154,37 @@ async def _put_off(tx: Transaction, claimed: Payment, ctx: Context) -> None:
 
 async def _settle(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> tuple[Enrollment, Payment]:
     """Write down what the payment service said, unless somebody who asked too has done so."""
-    payment = await tx.payments.get(payment_id)
-    assert payment is not None, "payments are never deleted"
-    enrollment = await tx.enrollments.get(payment.enrollment_id)
-    assert enrollment is not None, "the schema ties a payment to its enrolment"
+    payment, enrollment = await _found(tx, payment_id)
     if payment.status not in ("charging", "reversing"):
         return enrollment, payment
     if refusal is not None:
-        return await _released(tx, step(enrollment, "decline", ctx.now), _moved(payment, "declined", ctx))
+        declined = await come_to(tx, enrollment, payment, "declined", ctx, why=refusal.value)
+        return await _released(tx, step(enrollment, "decline", ctx.now), declined, ctx)
     if payment.status == "reversing":
-        return await _released(tx, step(enrollment, "reverse", ctx.now), _moved(payment, "refunding", ctx))
-    active, charged = paid(enrollment, ctx.now), _moved(payment, "charged", ctx)
-    await tx.payments.put(charged)
+        refunding = await come_to(tx, enrollment, payment, "refunding", ctx)
+        return await _released(tx, step(enrollment, "reverse", ctx.now), refunding, ctx)
+    active = paid(enrollment, ctx.now)
+    charged = await come_to(tx, enrollment, payment, "charged", ctx)
     await tx.enrollments.put(active)
     return active, charged
 
 
-async def _released(tx: Transaction, enrollment: Enrollment, payment: Payment) -> tuple[Enrollment, Payment]:
-    await tx.payments.put(payment)
-    await release(tx, enrollment)
+async def _released(
+    tx: Transaction, enrollment: Enrollment, payment: Payment, ctx: Context
+) -> tuple[Enrollment, Payment]:
+    await release(tx, enrollment, ctx)
     return enrollment, payment
 
 
 async def _given_back(tx: Transaction, payment_id: str, ctx: Context) -> None:
+    payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "refunding":
+        await come_to(tx, enrollment, payment, "refunded", ctx)
+
+
+async def _found(tx: Transaction, payment_id: str) -> tuple[Payment, Enrollment]:
     payment = await tx.payments.get(payment_id)
     assert payment is not None, "payments are never deleted"
-    if payment.status == "refunding":
-        await tx.payments.put(_moved(payment, "refunded", ctx))
-
-
-def _moved(payment: Payment, status: PaymentStatus, ctx: Context) -> Payment:
-    """The payment in another status; whoever moves it there sees to what is then to be done first."""
-    due_at = ctx.now + UNRESOLVED_AFTER if status in ("reversing", "refunding") else None
-    return msgspec.structs.replace(payment, status=status, updated_at=ctx.now, due_at=due_at, tries=0)
+    enrollment = await tx.enrollments.get(payment.enrollment_id)
+    assert enrollment is not None, "the schema ties a payment to its enrolment"
+    return payment, enrollment

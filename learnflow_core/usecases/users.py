@@ -66,6 +66,7 @@ async def create_user(tx: Transaction, actor: Actor, new: NewUser, password_hash
     )
     if not await tx.users.add(user):
         raise await _taken(tx, user)
+    await tx.audit.add(ctx.event("user.created", user.id, user.account_id, user.role))
     return user
 
 
@@ -88,9 +89,12 @@ async def change_user(
     if given.pop("password", None) is not None:
         given["password_hash"] = password_hash
         await tx.tokens.revoke_of_user(user.id, ctx.now)
+        await tx.audit.add(ctx.event("password.set", user.id, user.account_id))
     changed = msgspec.structs.replace(user, **given)
     if changed == user:
         return user
+    if changed.role != user.role:
+        await tx.audit.add(ctx.event("role.set", user.id, user.account_id, changed.role))
     changed = msgspec.structs.replace(changed, updated_at=ctx.now)
     if not await tx.users.put(changed):
         raise await _taken(tx, changed)
@@ -125,6 +129,7 @@ async def erase(tx: Transaction, user: User, refund_window: Instant, ctx: Contex
         deleted_at=ctx.now,
     )
     await tx.users.put(erased)
+    await tx.audit.add(ctx.event("user.erased", user.id, user.account_id))
     return erased
 
 

@@ -1,4 +1,4 @@
-"""`learnflow serve`, `migrate`, `openapi` and `doctor`."""
+"""`learnflow serve`, `migrate` and `openapi`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
 from learnflow_http.cli.common import (
     explained_database,
-    json_option,
     option,
     print_json,
     run,
@@ -34,7 +33,6 @@ from learnflow_http.exchange import client_address
 from learnflow_http.metrics import Metrics
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services
-from learnflow_http.setting_values import sqlite_file
 from learnflow_http.settings import SETTINGS, Settings, is_loopback, secret_for
 from learnflow_http.shortcut import Shortcut
 
@@ -225,27 +223,3 @@ def migrate(settings: Settings) -> None:
 def print_openapi(settings: Settings) -> None:
     """Print the OpenAPI 3.1 document."""
     print_json(openapi.document(settings.public_url))
-
-
-@click.command()
-@json_option
-@with_database
-@click.pass_context
-def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
-    """Check that the database is sound and its books agree: paid and enrolled, seats, certificates, counts, search.
-
-    Prints what is wrong, one finding a line, and exits with 1 when anything is.
-    """
-    if settings.database.startswith("sqlite:"):
-        file = sqlite_file(settings.database)
-        if file is None or not file.exists():
-            raise click.ClickException(f"There is no database {file or 'to check in memory'}.")
-    findings = run(settings, lambda storage: storage.check())
-    if as_json:
-        print_json({"findings": findings})
-    else:
-        for finding in findings:
-            click.echo(finding)
-    checked = "Checked the database itself, seats, licences, payments, certificates, counts and the search index"
-    click.echo(f"{checked}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}.", err=True)
-    ctx.exit(1 if findings else 0)

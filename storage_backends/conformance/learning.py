@@ -6,11 +6,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from learnflow_core.ledger import entries
 from learnflow_core.money import MAX_AMOUNT_MINOR, Money
 from learnflow_core.ports import Storage, Transaction
 from storage_backends.conformance.base import Suite, same
 from storage_backends.conformance.samples import (
+    CONTEXT,
     HOSTILE,
+    NOW,
     account,
     certificate,
     completed,
@@ -111,6 +114,8 @@ class Learning(Suite):
         async def work(tx: Transaction) -> None:
             terms = replace(payment(token="other"), amount=Money(1, "USD"), course_version=9)
             await tx.payments.put(replace(terms, status="charged", updated_at=9, due_at=None, tries=3))
+            await tx.ledger.add(entries(kept, ["charged"], NOW))
+            await tx.audit.add(CONTEXT.event("payment.charged", "pay_1", "acct_1"))
             await tx.enrollments.put(enrollment(payment_id="pay_1"))
 
         await storage.write(work)

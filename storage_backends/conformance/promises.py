@@ -13,7 +13,7 @@ from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Enrollment, User
 from learnflow_core.pagination import Page
 from learnflow_core.ports import EnrollmentQuery, Storage, Transaction
-from storage_backends.conformance.base import OpenStorage, Suite
+from storage_backends.conformance.base import OpenStorage, Suite, said
 from storage_backends.conformance.lists import walk
 from storage_backends.conformance.samples import (
     account,
@@ -277,14 +277,14 @@ class Books(Suite):
     ) -> None:
         await stage(broken)
         await broken.write(lambda tx: tx.enrollments.add(record))
-        assert finding in await broken.check()
+        assert finding in await said(broken)
         await broken.close()
 
     async def test_a_payment_that_its_enrolment_does_not_agree_with_is_found(self, broken: Storage) -> None:
         await stage(broken)
         await keep(broken, user("usr_2"), enrollment("enr_1", payment_id="pay_1"), enrollment("enr_2", user_id="usr_2"))
         await keep(broken, payment("pay_1", status="declined"), payment("pay_2", enrollment_id="enr_2"))
-        assert await broken.check() == [
+        assert await said(broken) == [
             "enrolment enr_1: it is active, but its payment pay_1 is declined",
             "payment pay_2: enrolment enr_2 does not know of it",
         ]

@@ -121,7 +121,7 @@ class World:
         """What the program itself finds wrong with the books."""
         storage = self._database.open(Process("doctor"), lambda _: None, lambda: None)
         assert isinstance(storage, RepositoryStorage)
-        return list(await storage.check())
+        return [str(finding) for finding in await storage.check()]
 
     def _random(self, purpose: str) -> Random:
         """Chance of one purpose, so that a change of one part leaves the others' as it was."""
