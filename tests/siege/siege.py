@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 from learnflow_core.access import actor_for
 from learnflow_core.fields import Price
-from learnflow_core.model import Account
 from learnflow_core.money import Money
 from learnflow_core.ports import Context, Storage, Transaction
-from learnflow_core.usecases import api_keys, courses, users
+from learnflow_core.usecases import accounts, api_keys, courses, users
 from storage_backends import migrate, open_storage
 from tests.siege.clients import Client, Place, Told
 from tests.siege.machines import Machine, PaymentProcess
@@ -148,19 +147,12 @@ def _bugs(machine: Machine) -> list[str]:
 
 async def _school(storage: Storage, learners: int, seats: Sequence[int | None]) -> School:
     ctx = Context(time.time_ns() // 1_000, Random("a siege").randbytes)
-    account = Account(
-        id=ctx.new_id("acct"),
-        name="Acme",
-        plan="professional",
-        per_minute=None,
-        licenses=None,
-        suspended_at=None,
-        created_at=ctx.now,
-    )
-    owner = actor_for(account, mode="live", scopes={"*"}, key_id="key_owner")
 
     async def made(tx: Transaction) -> School:
-        await tx.accounts.add(account)
+        account = await accounts.create_account(
+            tx, name="Acme", plan="professional", per_minute=None, licenses=None, ctx=ctx
+        )
+        owner = actor_for(account, mode="live", scopes={"*"}, key_id="key_owner")
         key = await api_keys.create_key(tx, owner, name="key", scopes=("*",), mode="live", expires_at=None, ctx=ctx)
         people = [users.NewUser(email=f"learner{n}@acme.test", name=f"Learner {n}") for n in range(learners)]
         price = Price.of(Money(4_999, "USD"))
