@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.routing import Router
@@ -59,16 +59,18 @@ async def open_services(
     clock_ns: Callable[[], int] = time.time_ns,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
     random_bytes: Callable[[int], bytes] = os.urandom,
+    opening: Callable[[str], Awaitable[Storage]] = open_storage,
 ) -> AsyncIterator[Services]:
     """Everything a server is made of, opened, and closed again at the end.
 
     The `limiter` is the one that the settings name, made here unless it is given because several processes share it.
-    So are the `metrics`, which are then this process's to count in.
+    So are the `metrics`, which are then this process's to count in. `opening` opens the database that the settings
+    name.
     """
     limiter = limiter_for(settings, monotonic_ns=monotonic_ns) if limiter is None else limiter
     if isinstance(limiter, AsyncValkeyLimiter):
         await limiter.peek("", ANONYMOUS)  # an address where nobody answers is logged now, not at the first request
-    storage = await open_storage(settings.database)
+    storage = await opening(settings.database)
     passwords = PasswordHasher()
     try:
         metrics = Metrics() if metrics is None else metrics

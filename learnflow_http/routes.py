@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 
 import msgspec
@@ -114,7 +115,6 @@ def routes(services: Services) -> list[BaseRoute]:
 
 
 def _pages(services: Services) -> Iterator[BaseRoute]:
-    document = msgspec.json.encode(openapi.document(services.settings.public_url))
     policy = (b"content-security-policy", docs_page.CONTENT_SECURITY_POLICY.encode("ascii"))
 
     async def ready(_exchange: Exchange) -> Reply:
@@ -125,7 +125,7 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
         ("/", _always(Reply(307, b"", [(b"location", b"/docs")]))),
         ("/healthz", _always(_fixed(b'{"status":"ok"}', JSON))),
         ("/readyz", ready),
-        ("/openapi.json", _always(_fixed(document, JSON))),
+        ("/openapi.json", _always(_fixed(_document(services.settings.public_url), JSON))),
         ("/docs", _always(_fixed(docs_page.page("/openapi.json"), HTML, policy))),
         (error_reference.PATH, _always(_fixed(error_reference.page(), HTML, policy))),
         ("/docs/{name}", _asset),
@@ -134,6 +134,12 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
     token = services.settings.metrics_token
     if token is not None:
         yield Route(METRICS, Page(services, METRICS, _metrics(services, token)))
+
+
+@cache
+def _document(public_url: str | None) -> bytes:
+    """The description of the API, the same for every application of a process."""
+    return msgspec.json.encode(openapi.document(public_url))
 
 
 def _metrics(services: Services, token: str) -> Work:

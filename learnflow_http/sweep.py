@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -93,7 +92,7 @@ class Sweeper:
                 failed.add()
                 logger.exception("the sweep failed, and will be tried again")
             # Processes that were forked together would else meet in the same rows, every time.
-            await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            await asyncio.sleep(EVERY_S * (0.8 + 0.4 * self._services.random_bytes(1)[0] / 255))
 
     async def _tell(self) -> None:
         metrics, read, before = self._services.metrics, self._services.storage.read, self._now() - UNRESOLVED_AFTER
