@@ -1,4 +1,5 @@
-"""What nobody waits for, done once a second: payments without an outcome, numbers of students, last uses, what expired.
+"""What nobody waits for, done once a second: payments without an outcome, deleted means of payment, numbers of
+students, last uses, what expired.
 
 Every process does it, and all of it is safe with several. A step that fails keeps none of the others from being done:
 money that is on its way must not wait for a count that cannot be made.
@@ -15,6 +16,7 @@ from typing import Final
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context
 from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, finish_unresolved
+from learnflow_core.usecases.payment_methods import forget_deleted
 from learnflow_http.services import Services
 
 logger: Final = logging.getLogger("learnflow.sweep")
@@ -37,6 +39,7 @@ async def sweep(services: Services, *, purge: bool) -> None:
     steps: list[Step] = [
         lambda: _tell_of_unresolved(services, now),
         lambda: finish_unresolved(services.storage, services.gateways, Context(now, services.random_bytes)),
+        lambda: forget_deleted(services.storage, services.gateways, Context(now, services.random_bytes)),
         lambda: note_uses(services),
         lambda: _count(services),
     ]

@@ -97,6 +97,12 @@ class WatchedGateway:
         self.away: Callable[[], Exception] | None = None
         self.away_when = "after"
 
+    async def keep(self, token: str, user: User) -> str:
+        return await self.inner.keep(token, user)
+
+    async def forget(self, token: str) -> None:
+        await self.inner.forget(token)
+
     async def charge(self, payment: Payment) -> Code | None:
         self.asked.append(payment.id)
         if self.away is not None and self.away_when == "before":

@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from learnflow_core.model import LIVE_STATUSES, Mode
+from learnflow_core.model import LIVE_STATUSES, Mode, SandboxCharge
+from learnflow_core.money import Money
 from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import (
     CertificateQuery,
@@ -124,6 +125,8 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.payments.put(payment(updated_at=1))
     await tx.payments.unresolved(1, 1)
     await tx.payments.method("pm_1")
+    await tx.payments.method_with("usr_1", "tok_visa_4242")
+    await tx.payments.unforgotten(5)
     await tx.payments.put_method(method())
     await tx.payments.delete_methods("usr_1", 1)
     await tx.certificates.get("crt_1")
@@ -139,7 +142,7 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.tokens.refresh_token("tok_1")
     await tx.replies.get("s", "k")
     await tx.replies.drop("s", "k")
-    await tx.sandbox_charges.add("k", "paid", 1)
+    await tx.sandbox_charges.add(SandboxCharge("k", "paid", Money(1, "USD"), 1))
     await tx.purge(1)
 
 

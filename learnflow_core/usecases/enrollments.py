@@ -162,6 +162,40 @@ async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context, 
     return len(payments)
 
 
+async def settle(storage: Storage, gateways: Gateways, payment_id: str, ctx: Context) -> Payment | None:
+    """Carry one payment on as the sweep would, without waiting for it; the payment as it then is, if there is one.
+
+    A payment whose outcome is still unknown stays for the sweep.
+    """
+    payment = await storage.read(lambda tx: tx.payments.get(payment_id))
+    if payment is None or payment.status not in ("charging", "refunding"):
+        return payment
+    carry_on = _refund if payment.status == "refunding" else _charge
+    with _unless_unavailable():
+        await carry_on(storage, gateways[payment.mode], payment, ctx)
+    return await storage.read(lambda tx: tx.payments.get(payment_id))
+
+
+async def returned(tx: Transaction, payment_id: str, ctx: Context) -> bool:
+    """Write down that the payment service gave the money of an enrolment back by itself, which ends the enrolment.
+
+    False, and nothing changes, where the books have no such end: the course was completed, or the payment is not
+    charged. To be told it twice changes nothing more.
+    """
+    payment = await tx.payments.get(payment_id)
+    if payment is None or payment.status not in ("charged", "refunding", "refunded"):
+        return False
+    if payment.status == "charged":
+        enrollment = await tx.enrollments.get(payment.enrollment_id)
+        assert enrollment is not None, "the schema ties a payment to its enrolment"
+        if enrollment.status != "active":
+            return False
+        await release(tx, rules.step(enrollment, "refund", ctx.now))
+    if payment.status != "refunded":
+        await tx.payments.put(msgspec.structs.replace(payment, status="refunded", updated_at=ctx.now))
+    return True
+
+
 async def release(tx: Transaction, enrollment: Enrollment) -> None:
     """Keep an enrolment that has ended, and give back the seat and the licence it held."""
     await tx.enrollments.put(enrollment)
