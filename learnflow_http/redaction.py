@@ -48,9 +48,9 @@ _SIGNS: Final = (
 
 
 def redact(text: str) -> str:
-    """The text with `***` for API keys, tokens, hashes of passwords, Stripe's secrets, credentials after `Authorization` or
-    `Bearer`,
-    values named as passwords and secrets (in quotes, up to the closing one), and passwords in URLs.
+    """The text with `***` for API keys, tokens, hashes of passwords, Stripe's secrets, credentials after
+    `Authorization` or `Bearer`, values named as passwords and secrets (in quotes, up to the closing one), and passwords
+    in URLs.
 
     What tells a key apart (`sk_live_` and four characters) and the user in a URL stay readable.
     """
