@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import httpx2 as httpx
@@ -11,6 +11,7 @@ import httpx2 as httpx
 from learnflow_core.access import Actor
 from learnflow_core.model import Mode, Payment, User
 from learnflow_core.ports import PaymentGateway
+from learnflow_core.usecases.enrollments import Gateways
 from learnflow_core.usecases.payment_methods import NewPaymentMethod, add_payment_method
 from payment_gateways.stripe import StripeGateway
 from payment_gateways.stripe.gateway import UNKNOWN_UNTIL
@@ -18,15 +19,16 @@ from tests.school import School
 from tests.stripe_service import SECRET_KEY, WEBHOOK_SECRET, StripeService
 from tests.world import NOW_NS, World, open_world
 
-TIMEOUT_S = 0.15
-"""How long the server under test waits for the service: short, since the tests have it wait in vain."""
+IMPATIENT_S = 0.15
+"""How long a server waits for the service which is to wait in vain."""
 UNKNOWN_UNTIL_S = UNKNOWN_UNTIL // 1_000_000
 
 
 class PayingSchool(School):
-    """A school on Stripe, which is `service`."""
+    """A school on Stripe, which is `service`. Means of payment are added through `patient`."""
 
     service: StripeService
+    patient: PaymentGateway
 
     @property
     def owner(self) -> Actor:
@@ -43,6 +45,16 @@ class PayingSchool(School):
         """For how many charges the money was kept."""
         return self.service.ledger.kept().total()
 
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Wait for Stripe as long as it takes."""
+        gateways = cast("dict[Mode, PaymentGateway]", self.world.services.gateways)
+        usual, gateways["live"] = gateways["live"], self.patient
+        try:
+            yield
+        finally:
+            gateways["live"] = usual
+
     async def add(self, token: str, user: User | None = None) -> httpx.Response:
         """Ask for a means of payment to be added."""
         path = f"/v1/users/{(user or self.user).id}/payment-methods"
@@ -50,10 +62,9 @@ class PayingSchool(School):
 
     async def method(self, card: str = "pm_card_visa", user: User | None = None) -> str:
         """The id of a means of payment that was added."""
-        services, new = self.world.services, NewPaymentMethod(card)
-        added = await add_payment_method(
-            services.storage, services.gateways, self.owner, (user or self.user).id, new, self.world.ctx
-        )
+        storage, new = self.world.services.storage, NewPaymentMethod(card)
+        gateways: Gateways = {"live": self.patient}
+        added = await add_payment_method(storage, gateways, self.owner, (user or self.user).id, new, self.world.ctx)
         return added.method.id
 
     async def pay(self, card: str = "pm_card_visa", **fields: Any) -> httpx.Response:
@@ -81,9 +92,10 @@ class PayingSchool(School):
     async def settle(self) -> None:
         """Let time pass until nothing can be under way any more, and sweep; then all books agree."""
         self.service.fail(None)
-        for seconds in (11, UNKNOWN_UNTIL_S, 11):
-            self.world.clock.advance(seconds)
-            await self.world.sweep()
+        with self.patience():
+            for seconds in (11, UNKNOWN_UNTIL_S, 11):
+                self.world.clock.advance(seconds)
+                await self.world.sweep()
         assert list(await self.world.services.storage.check()) == []
         await self.assert_paid_is_enrolled()
 
@@ -110,22 +122,27 @@ class PayingSchool(School):
 
 
 @asynccontextmanager
-async def open_paying_school(**options: object) -> AsyncIterator[PayingSchool]:
-    """A school on Stripe. Its server waits for it no longer than a test does, and repeats no request by itself."""
+async def open_paying_school(*, timeout_s: float = 15.0) -> AsyncIterator[PayingSchool]:
+    """A school on Stripe. Its server waits for Stripe no longer than this, and repeats no request by itself."""
     worlds: list[World] = []
     async with StripeService(clock=lambda: (worlds[0].clock() if worlds else NOW_NS) / 1e9) as service:
-        settings = {
-            "payments": "stripe",
-            "stripe_secret_key": SECRET_KEY,
-            "stripe_webhook_secrets": WEBHOOK_SECRET,
-            "stripe_api": service.url,
-        }
-        async with open_world(**{**settings, **options}) as world:
-            worlds.append(world)
-            gateway = StripeGateway(SECRET_KEY, clock_ns=world.clock, api=service.url, timeout_s=TIMEOUT_S, retries=0)
-            cast("dict[Mode, PaymentGateway]", world.services.gateways)["live"] = gateway
-            account = await world.account(plan="professional")
-            school = PayingSchool(world, account, await world.key(account), await world.user(account, "ada@acme.test"))
-            school.service = service
-            yield school
-            await gateway.aclose()
+        world = open_world(
+            payments="stripe",
+            stripe_secret_key=SECRET_KEY,
+            stripe_webhook_secrets=WEBHOOK_SECRET,
+            stripe_api=service.url,
+        )
+        async with world as opened:
+            worlds.append(opened)
+            gateway = StripeGateway(SECRET_KEY, clock_ns=opened.clock, api=service.url, timeout_s=timeout_s, retries=0)
+            async with aclosing(gateway):
+                yield await _school(opened, service, gateway)
+
+
+async def _school(world: World, service: StripeService, gateway: StripeGateway) -> PayingSchool:
+    gateways = cast("dict[Mode, PaymentGateway]", world.services.gateways)
+    patient, gateways["live"] = gateways["live"], gateway
+    account = await world.account(plan="professional")
+    school = PayingSchool(world, account, await world.key(account), await world.user(account, "ada@acme.test"))
+    school.service, school.patient = service, patient
+    return school

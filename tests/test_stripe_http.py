@@ -11,6 +11,7 @@ from learnflow_core.money import Money
 from tests.paying import UNKNOWN_UNTIL_S, PayingSchool, open_paying_school
 from tests.scene import told as told_with_param
 from tests.school import told
+from tests.stripe_service import FAULTS
 
 
 @pytest.fixture
@@ -254,8 +255,6 @@ class TestWhatStripeMayForget:
     async def test_a_payment_is_not_created_again_when_stripe_may_have_forgotten_its_key(
         self, school: PayingSchool
     ) -> None:
-        from tests.stripe_service import FAULTS  # noqa: PLC0415
-
         course, method = await school.course(), await school.method()
         school.service.fail(FAULTS["reset after charging"])
         assert (await school.enrol(course, method)).status_code == 503
@@ -269,8 +268,6 @@ class TestWhatStripeMayForget:
     async def test_a_payment_that_never_reached_stripe_is_given_up_and_the_next_post_pays_anew(
         self, school: PayingSchool
     ) -> None:
-        from tests.stripe_service import FAULTS  # noqa: PLC0415
-
         course, method = await school.course(seats=1), await school.method()
         school.service.fail(FAULTS["reset before charging"])
         assert (await school.enrol(course, method)).status_code == 503

@@ -44,13 +44,15 @@ Event = tuple[bytes, str]
 class StripeService:
     """An account at Stripe behind a port of this machine.
 
-    `fail` has requests go wrong. `events` are the webhooks that have not been delivered yet: `deliver` posts them.
+    `fail` has requests go wrong. `events` are the webhooks that have not been delivered yet: `deliver` posts them, and
+    `emitted` is set when there is the first.
     """
 
     def __init__(self, *, log: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self.ledger = Ledger(log)
         self.account = Account(self.ledger, clock, self._emit)
         self.events: list[Event] = []
+        self.emitted = asyncio.Event()
         self.asked: list[Request] = []
         self._replies: dict[str, tuple[Any, Response | None]] = {}
         self._fault: Fault | None = None
@@ -73,7 +75,8 @@ class StripeService:
         return self._listener.url
 
     def fail(self, fault: Fault | None, *, path: str = INTENTS, times: int = 1) -> None:
-        """Have the first so many POSTs to a path go wrong in this way, of each payment; None: no more."""
+        """Have the first so many POSTs to addresses with this end go wrong in this way, of each payment or, where they
+        name none, at each address; None: no more."""
         self._fault, self._failing = fault, (path, times)
         self._failed.clear()
 
@@ -95,6 +98,7 @@ class StripeService:
 
     def _emit(self, kind: str, told: Object) -> None:
         self.events.append(self.event(kind, told))
+        self.emitted.set()
 
     async def _handle(self, request: Request) -> Response:
         self.asked.append(request)
@@ -128,6 +132,8 @@ class StripeService:
 
     async def _carry_out_later(self, request: Request) -> None:
         key = request.headers["idempotency-key"]
+        if key in self._replies:
+            return
         self._replies[key] = (_asked(request), None)
         await asyncio.sleep(10 * SLOW_S)
         del self._replies[key]
@@ -135,9 +141,9 @@ class StripeService:
 
     def _fault_of(self, request: Request) -> Fault | None:
         path, times = self._failing
-        if self._fault is None or request.method != "POST" or request.path != path:
+        if self._fault is None or request.method != "POST" or not request.path.endswith(path):
             return None
-        whose = request.form.get("metadata[learnflow_payment]", "")
+        whose = request.form.get("metadata[learnflow_payment]", request.path)
         self._failed[whose] += 1
         return self._fault if self._failed[whose] <= times else None
 
