@@ -122,9 +122,9 @@ def serve(settings: Settings, *, demo: bool) -> None:
     check_payments(settings)  # here and in the next lines: what is wrong, is said before serving
     limiter = limiter_for(settings)
     _check_database(settings)
-    if beyond and settings.payments == "sandbox":
+    if beyond and not _is_paid(settings):
         logger.warning(
-            "THE SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
+            "A SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
             extra={"host": settings.host, "payments": settings.payments},
         )
 
@@ -137,6 +137,11 @@ def serve(settings: Settings, *, demo: bool) -> None:
             _supervise(settings, shared, sockets, demo=demo)
     except server.ServeError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _is_paid(settings: Settings) -> bool:
+    """Whether money moves: not in the sandbox, nor in the test mode of Stripe."""
+    return settings.payments == "stripe" and "_live_" in (settings.stripe_secret_key or "")
 
 
 def _share_one_heap() -> None:

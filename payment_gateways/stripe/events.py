@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import stripe
@@ -32,8 +32,17 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
 """The events to subscribe to; others are for nobody here."""
 
 
+class _Told(msgspec.Struct):
+    """What matters of the objects that KINDS tell of."""
+
+    metadata: dict[str, str] | None = None
+    payment_intent: str | None = None
+    refunded: bool = False
+    status: str | None = None
+
+
 class _Data(msgspec.Struct):
-    object: dict[str, Any]
+    object: msgspec.Raw
 
 
 class _Event(msgspec.Struct):
@@ -54,30 +63,30 @@ class StripeEvents:
             raise LearnFlowError(Code.INVALID_REQUEST, "Stripe did not sign this, or longer than 5 minutes ago.")
         try:
             event = msgspec.json.decode(body, type=_Event)
-        except (msgspec.DecodeError, RecursionError) as error:
+            kind = KINDS.get(event.type)
+            told = None if kind is None else msgspec.json.decode(event.data.object, type=_Told)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise LearnFlowError(Code.INVALID_JSON, "This is no event of Stripe.") from error
-        kind = KINDS.get(event.type)
-        if kind is None or not _matters(event):
+        if kind is None or told is None or not _matters(event.type, told):
             return None
-        payment_id = await self._payment_of(event.data.object)
+        payment_id = await self._payment_of(told)
         return None if payment_id is None else PaymentNews(payment_id, kind)
 
-    async def _payment_of(self, told: Mapping[str, Any]) -> str | None:
+    async def _payment_of(self, told: _Told) -> str | None:
         """Which payment an event tells of. PaymentIntents and their charges say it; disputes say which PaymentIntent
         they are about."""
-        named = (told.get("metadata") or {}).get(PAYMENT)
-        if isinstance(named, str):
+        named = (told.metadata or {}).get(PAYMENT)
+        if named is not None or told.payment_intent is None:
             return named
-        intent_id = told.get("payment_intent")
-        return await self._gateway.payment_of(intent_id) if isinstance(intent_id, str) else None
+        return await self._gateway.payment_of(told.payment_intent)
 
 
-def _matters(event: _Event) -> bool:
+def _matters(event: str, told: _Told) -> bool:
     """Whether all of the money went back, where the event's name leaves that open."""
-    if event.type == "charge.refunded":
-        return event.data.object.get("refunded") is True
-    if event.type == "charge.dispute.closed":
-        return event.data.object.get("status") == "lost"
+    if event == "charge.refunded":
+        return told.refunded
+    if event == "charge.dispute.closed":
+        return told.status == "lost"
     return True
 
 
