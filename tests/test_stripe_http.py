@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
+import stripe
 
 from learnflow_core.money import Money
+from payment_gateways.stripe import StripeGateway
+from tests import scene
 from tests.paying import UNKNOWN_UNTIL_S, PayingSchool, open_paying_school
 from tests.scene import told as told_with_param
 from tests.school import told
-from tests.stripe_service import FAULTS
+from tests.stripe_service import FAULTS, SECRET_KEY
+from tests.stripe_service.service import INTENTS
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ class TestCharging:
         reply = await school.pay()
         assert (reply.status_code, reply.json()["status"]) == (201, "active")
         payment = await school.payment(reply.json()["id"])
-        (asked,) = [each for each in school.service.asked if each.path == "/v1/payment_intents"]
+        (asked,) = [each for each in school.service.asked if each.path == INTENTS]
         assert asked.headers["idempotency-key"] == payment.id
         assert asked.form["off_session"] == asked.form["confirm"] == "true"
         assert asked.form["metadata[learnflow_payment]"] == payment.id
@@ -93,6 +99,31 @@ class TestCharging:
         assert "Stripe does not accept --stripe-secret-key" in caplog.text
         monkeypatch.undo()
         assert (await school.enrol(course, method)).status_code == 200
+
+
+class TestOverALine:
+    @pytest.mark.parametrize("name", ["reset after charging", "reset before charging", "503 after charging"])
+    async def test_what_may_pass_is_repeated_once_within_the_request(
+        self, school: PayingSchool, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway = StripeGateway(SECRET_KEY, clock_ns=school.world.clock, api=school.service.url)
+        monkeypatch.setattr(gateway._http, "sleep_async", lambda _: asyncio.sleep(0))
+        monkeypatch.setitem(cast("Any", school.world.services.gateways), "live", gateway)
+        course, method = await school.course(), await school.method()
+        school.service.fail(FAULTS[name])
+        assert (await school.enrol(course, method)).status_code == 201
+        keys = [each.headers["idempotency-key"] for each in school.service.asked if each.path == INTENTS]
+        assert len(keys) == 2
+        assert len(set(keys)) == school.charges == 1
+        await gateway.aclose()
+
+    async def test_stripe_is_told_which_version_of_its_api_is_meant_and_nothing_of_the_machine(
+        self, school: PayingSchool
+    ) -> None:
+        await school.pay()
+        for asked in school.service.asked:
+            assert asked.headers["stripe-version"] == stripe.api_version
+            assert "x-stripe-client-telemetry" not in asked.headers
 
 
 class TestCurrencies:
@@ -174,6 +205,19 @@ class TestKeepingCards:
         added = await school.add(token)
         assert added.status_code == 201
         assert (await school.enrol(await school.course(), added.json()["id"])).status_code == 201
+
+    async def test_what_lets_a_client_go_on_is_kept_nowhere_and_its_request_may_come_again_under_its_key(
+        self, school: PayingSchool
+    ) -> None:
+        account = school.service.account
+        token = account.create_method({"card[token]": "tok_authenticationRequiredOnSetup"})["id"]
+        path = f"/v1/users/{school.user.id}/payment-methods"
+        asked = ("POST", path, school.key, {"token": token})
+        refused = await school.world.ask(*asked, Idempotency_Key="one")
+        secret = refused.json()["error"]["details"]["client_secret"]
+        assert secret not in repr(await scene.books(school.world))
+        account.authenticate(secret)
+        assert (await school.world.ask(*asked, Idempotency_Key="one")).status_code == 201
 
     async def test_a_card_that_is_kept_is_not_added_twice(self, school: PayingSchool) -> None:
         token = school.service.account.create_method({"card[token]": "tok_visa"})["id"]
