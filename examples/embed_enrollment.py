@@ -12,7 +12,7 @@ from learnflow_core.errors import LearnFlowError
 from learnflow_core.fields import Price
 from learnflow_core.money import Money
 from learnflow_core.ports import Context
-from learnflow_core.usecases import accounts, certificates, courses, enrollments, users
+from learnflow_core.usecases import accounts, certificates, courses, enrollments, payments, users
 from learnflow_core.usecases.enrollments import NewEnrollment, ProgressChange
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import open_storage
@@ -28,7 +28,7 @@ def now() -> Context:
 async def main() -> None:
     storage = await open_storage("sqlite://")
     sandbox = SandboxGateway(storage)
-    gateways: enrollments.Gateways = {"live": sandbox, "test": sandbox}
+    gateways: payments.Gateways = {"live": sandbox, "test": sandbox}
 
     account = await storage.write(
         lambda tx: accounts.create_account(

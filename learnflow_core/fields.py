@@ -34,6 +34,9 @@ IdText = Annotated[str, Meta(min_length=1, max_length=80, pattern=r"^[^\u0000]+$
 """An id as a client sends it: what it names is looked up, not guessed from its form."""
 Seats = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Seconds = Annotated[int, Meta(ge=0, le=864_000)]
+Days = Annotated[int, Meta(ge=1, le=36_500)]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+"""An instant as a client writes it (RFC 3339); `learnflow_core.instants.instant` reads it."""
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 Amount = Annotated[

@@ -55,7 +55,8 @@ class Account(msgspec.Struct, frozen=True):
 class ApiKey(msgspec.Struct, frozen=True):
     """A secret that acts for its account within its scopes; the secret itself is kept nowhere, only its digest.
 
-    `prefix` is the beginning of the secret, enough for a person to tell keys apart.
+    `prefix` is the beginning of the secret, enough for a person to tell keys apart. Being used does not move
+    `updated_at`.
     """
 
     id: str
@@ -66,6 +67,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     mode: Mode
     created_at: Instant
+    updated_at: Instant
     expires_at: Instant | None
     revoked_at: Instant | None
     last_used_at: Instant | None
@@ -111,6 +113,10 @@ class Course(msgspec.Struct, frozen=True):
 
     `seats` is how many live enrolments it takes (null: no limit; 0: closed). `rating` is in hundredths and null
     until there is one. `total_students` follows `students_base` (imported) and the live enrolments, in batches.
+
+    It takes enrolments from `enrolls_from` on and before `enrolls_until` (whole seconds; null: open on that side); an
+    enrolment that is not completed `access_days` after it began expires (null: never). `version` grows by one whenever
+    what a learner agrees to changes, the price or the access.
     """
 
     id: str
@@ -133,6 +139,10 @@ class Course(msgspec.Struct, frozen=True):
     external_id: str | None
     created_at: Instant
     updated_at: Instant
+    enrolls_from: Instant | None = None
+    enrolls_until: Instant | None = None
+    access_days: int | None = None
+    version: int = 1
 
 
 class CourseSummary(msgspec.Struct, frozen=True):
@@ -190,15 +200,23 @@ class Enrollment(msgspec.Struct, frozen=True):
     expires_at: Instant | None
 
 
-PaymentStatus = Literal["charging", "charged", "declined", "refunding", "refunded"]
+PaymentStatus = Literal["charging", "reversing", "charged", "declined", "refunding", "refunded"]
+
+UNRESOLVED_STATUSES: frozenset[PaymentStatus] = frozenset({"charging", "reversing", "refunding"})
+"""The statuses in which the payment service has still to say something: `charging` whether it was paid, `reversing` the
+same of a charge whose money, if it was paid, is to be given back, `refunding` that the money was given back."""
 
 
 class Payment(msgspec.Struct, frozen=True):
-    """What one enrolment costs and how far its payment has come.
+    """What was agreed for one enrolment, and how far its payment has come.
 
     Written before the payment service is asked, and its id is the idempotency key of the charge (and, with another
-    prefix, of the refund): whoever finds it unresolved can ask again without charging twice. `token` is the payment
-    service's word for the method `method_id`, kept so that the question stays the same when the method is deleted.
+    prefix, of the refund): whoever finds it unresolved can ask again without charging twice. What is asked never
+    changes: `amount` is the price under `course_version`, whatever the course costs later, and `token` the payment
+    service's word for the method `method_id`, also when the method is deleted.
+
+    `due_at` is when somebody is to carry it on who does not do so already; null when it is resolved. `tries` is how
+    often that was taken up.
     """
 
     id: str
@@ -207,9 +225,12 @@ class Payment(msgspec.Struct, frozen=True):
     method_id: str
     token: str
     amount: Money
+    course_version: int
     status: PaymentStatus
     created_at: Instant
     updated_at: Instant
+    due_at: Instant | None
+    tries: int
 
 
 class SandboxCharge(msgspec.Struct, frozen=True):
@@ -236,6 +257,7 @@ class Certificate(msgspec.Struct, frozen=True):
     recipient: str
     course_title: str
     issued_at: Instant
+    updated_at: Instant
     revoked_at: Instant | None
 
 

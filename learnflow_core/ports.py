@@ -11,7 +11,9 @@ refuse for a reason of the business is never an exception: those methods answer 
 
 A read sees one snapshot, and writes are as if one came after the other. Lists come in a total order whose ties end at
 the id, the same on every backend: text compares by code point. Pages count (`Slice.total`), cursors do not and say
-where to go on (`Slice.next_after`).
+where to go on (`Slice.next_after`). Where a list is asked for what was `updated_since` an instant, that or later, its
+order is that of the changes (`updated_at`), the earliest first: what changes during a walk is met again at its end, and
+nothing is missed.
 """
 
 from __future__ import annotations
@@ -78,12 +80,14 @@ class CourseQuery(msgspec.Struct, frozen=True):
     level: Level | None = None
     status: CourseStatus = "published"
     account_id: str | None = None
+    updated_since: Instant | None = None
 
 
 class EnrollmentQuery(msgspec.Struct, frozen=True):
     """Which enrolments a list shows, the latest first (`enrolled_at`).
 
     Within `mode`: those of the account's users, or (`seen_by`) a user's own and those in the courses the user created.
+    `status` is as of `now`: an active one whose access is over counts as expired.
     """
 
     mode: Mode
@@ -93,6 +97,7 @@ class EnrollmentQuery(msgspec.Struct, frozen=True):
     course_id: str | None = None
     status: EnrollmentStatus | None = None
     updated_since: Instant | None = None
+    now: Instant = 0
 
 
 class CertificateQuery(msgspec.Struct, frozen=True):
@@ -103,6 +108,7 @@ class CertificateQuery(msgspec.Struct, frozen=True):
     seen_by: str | None = None
     user_id: str | None = None
     course_id: str | None = None
+    updated_since: Instant | None = None
 
 
 class Accounts(Protocol):
@@ -119,6 +125,9 @@ class Accounts(Protocol):
 
     async def list(self, paging: Paging) -> Slice[Account]:
         """All accounts, the oldest first."""
+
+    async def licenses_taken(self, account_id: str, mode: Mode) -> int:
+        """How many live enrolments hold a licence."""
 
     async def take_license(self, account_id: str, mode: Mode) -> bool:
         """Take one licence, unless all are in use (then False, and nothing changes)."""
@@ -142,7 +151,9 @@ class ApiKeys(Protocol):
     async def put(self, key: ApiKey) -> None:
         """Replace name, expiry and revocation of the key with this id."""
 
-    async def list(self, account_id: str, mode: Mode | None, paging: Paging) -> Slice[ApiKey]:
+    async def list(
+        self, account_id: str, mode: Mode | None, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[ApiKey]:
         """The account's keys, the newest first; those of one mode where one is given."""
 
     async def touch(self, used: Sequence[tuple[str, Instant]]) -> None:
@@ -165,8 +176,10 @@ class Users(Protocol):
     async def by_email(self, folded_email: str, mode: Mode, account_id: str | None) -> Sequence[User]:
         """The users who sign in with this email: at most one in each account, and two are enough to tell."""
 
-    async def list(self, account_id: str, mode: Mode, paging: Paging) -> Slice[User]:
-        """The account's users who are not deleted, the newest first."""
+    async def list(
+        self, account_id: str, mode: Mode, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[User]:
+        """The account's users, the newest first; who was deleted is shown among changes only."""
 
 
 class Courses(Protocol):
@@ -198,6 +211,9 @@ class Courses(Protocol):
 
     async def name_category(self, slug: str, name: str) -> None:
         """Give a category its name, unless it has one."""
+
+    async def seats_taken(self, course_id: str, mode: Mode) -> int:
+        """How many live enrolments hold a seat."""
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         """Take one seat, unless all are taken (then False, and nothing changes). Exact under any concurrency."""
@@ -240,6 +256,10 @@ class Enrollments(Protocol):
     async def live_of_user(self, user_id: str) -> Sequence[Enrollment]:
         """Every live enrolment of a user."""
 
+    async def overdue(self, now: Instant, limit: int, course_id: str | None = None) -> Sequence[Enrollment]:
+        """Active enrolments whose access is over, those that were over first before the others; of one course, where
+        one is given."""
+
 
 class Payments(Protocol):
     """What was charged, refused and refunded, and the methods it was paid with."""
@@ -251,10 +271,17 @@ class Payments(Protocol):
         """The payment with this id."""
 
     async def put(self, payment: Payment) -> None:
-        """Replace the status of the payment with this id."""
+        """Replace the status of the payment with this id, and when it is due."""
 
-    async def unresolved(self, before: Instant, limit: int) -> Sequence[Payment]:
-        """Payments that have been `charging` or `refunding` since before an instant, the oldest first."""
+    async def claim(self, now: Instant, limit: int, *, lease: Instant, doublings: int) -> Sequence[Payment]:
+        """Take up at most `limit` payments that are due, those that were taken up least often first.
+
+        Each counts one more try and is due again after `lease`, doubled by every earlier try but no more often than
+        `doublings` times. Until then nobody else is given it, however many ask at once.
+        """
+
+    async def unresolved(self, before: Instant, limit: int) -> int:
+        """How many payments have been unresolved since before an instant; counted up to `limit`."""
 
     async def add_method(self, method: PaymentMethod) -> None:
         """Keep a new payment method."""
@@ -293,7 +320,7 @@ class Certificates(Protocol):
     async def list(self, query: CertificateQuery, paging: Paging) -> Slice[Certificate]:
         """The certificates a query names."""
 
-    async def erase_recipient(self, user_id: str) -> None:
+    async def erase_recipient(self, user_id: str, now: Instant) -> None:
         """Take the person's name off every certificate of the user."""
 
 

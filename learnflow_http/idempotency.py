@@ -37,11 +37,12 @@ RUNNING = 0
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a use case came to: the reply's status and body, what to keep of the body, and the headers of a list."""
+    """What a use case came to: the reply's status and body, what to keep of the body (None: the reply is not kept), and
+    the headers of a list."""
 
     status: int
     body: bytes
-    kept: bytes
+    kept: bytes | None
     link: str = ""
     replayed: bool = False
 
@@ -83,7 +84,8 @@ async def once_in_transaction(storage: Storage, key: Key, run: Callable[[Transac
         if kept is not None:
             return _replay(key, kept)
         outcome = await run(tx)
-        await tx.replies.put(key.scope, key.key, key.reply(outcome.status, outcome.kept))
+        if outcome.kept is not None:
+            await tx.replies.put(key.scope, key.key, key.reply(outcome.status, outcome.kept))
         return outcome
 
     try:
@@ -108,7 +110,10 @@ async def once(storage: Storage, key: Key, run: Callable[[], Awaitable[Outcome]]
     except BaseException:
         await asyncio.shield(storage.write(lambda tx: tx.replies.drop(key.scope, key.key)))
         raise
-    await storage.write(lambda tx: tx.replies.put(key.scope, key.key, key.reply(outcome.status, outcome.kept)))
+    reply = None if outcome.kept is None else key.reply(outcome.status, outcome.kept)
+    await storage.write(
+        lambda tx: tx.replies.drop(key.scope, key.key) if reply is None else tx.replies.put(key.scope, key.key, reply)
+    )
     return outcome
 
 

@@ -193,8 +193,7 @@ def _response(operation: Operation, status: int) -> dict[str, Any]:
     if status == 304:
         return response
     if status < 400:
-        name = page_name(operation) if operation.paged else operation.reply.__name__
-        response["content"] = {"application/json": {"schema": _ref(name)}}
+        response["content"] = {"application/json": {"schema": _shown(operation, status)}}
         return response
     names = [f"`{code.value}`" for code in codes(operation) if STATUS[code] == status]
     response["description"] += f" Codes: {', '.join(names)}."
@@ -202,9 +201,18 @@ def _response(operation: Operation, status: int) -> dict[str, Any]:
     return response
 
 
+def _shown(operation: Operation, status: int) -> dict[str, Any]:
+    """What a success shows; a rehearsal of it shows something else."""
+    shown = _ref(page_name(operation) if operation.paged else operation.reply.__name__)
+    if operation.rehearsal is None or status != operation.rehearsal.status:
+        return shown
+    return {"anyOf": [shown, _ref(operation.rehearsal.reply.__name__)]}
+
+
 def _schemas() -> dict[str, Any]:
     types: list[Any] = [wire.PageMeta, wire.CursorMeta]
     types += [struct for row in OPERATIONS for struct in (row.reply, row.body) if struct is not None]
+    types += [row.rehearsal.reply for row in OPERATIONS if row.rehearsal is not None]
     (_, components) = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
     pages = {page_name(row): _page_schema(row) for row in OPERATIONS if row.paged}
     schemas = {**components, **pages, "Error": _error_schema()}

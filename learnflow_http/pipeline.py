@@ -51,7 +51,9 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         exchange.actor = await operation.sign_in(services, exchange, body)
     else:
         exchange.actor = await _authenticate(services, operation, exchange)
-    exchange.decision = await _limit(services, exchange, operation.cost)
+    if callable(operation.cost):
+        body, raw = await _body_to_pay_for(services, operation, exchange)
+    exchange.decision = await _limit(services, exchange, operation.price(exchange.actor, body))
     if exchange.actor is not None:
         permit(exchange.actor, operation.scope, operation.roles)
     if operation.body is not None and body is None:
@@ -76,6 +78,7 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         decision=exchange.decision,
         ctx=Context(exchange.now, services.random_bytes),
     )
+    operation = operation.meant_by(query)
     encode = _encoder(operation, exchange, call, pairs, filters)
     if operation.shared is not None and operation.shared(call):
         shared = await _shared(services, operation, exchange, call, encode)
@@ -123,6 +126,21 @@ async def _body(services: Services, operation: Operation, exchange: Exchange) ->
     raw = await exchange.body(services.bodies)
     exchange.now_ns = services.clock_ns()
     return parse_body(raw, operation.body), raw
+
+
+async def _body_to_pay_for(services: Services, operation: Operation, exchange: Exchange) -> tuple[Any, bytes]:
+    """The body of a request whose cost it decides. Who has no request left, or may not do this at all, is refused
+    before it is read; what else is wrong with it is charged as one request."""
+    actor = exchange.actor
+    assert actor is not None, "what is public costs one"
+    decision = await services.limiter.peek(actor.account_id, actor.quotas)
+    if not decision.allowed:
+        exchange.decision = decision
+        raise LearnFlowError(Code.RATE_LIMIT_EXCEEDED)
+    permit(actor, operation.scope, operation.roles)
+    body, raw = await _body(services, operation, exchange)
+    exchange.actor = await _still_permitted(services, operation, exchange)
+    return body, raw
 
 
 async def _still_permitted(services: Services, operation: Operation, exchange: Exchange) -> Actor | None:
@@ -212,7 +230,8 @@ def _encoder(
             return Outcome(200, body, body, link)
         shown = operation.show(result)
         status = operation.status if isinstance(operation.status, int) else operation.status(result)
-        return Outcome(status, msgspec.json.encode(shown), msgspec.json.encode(operation.kept(shown)))
+        kept = operation.kept(shown)
+        return Outcome(status, msgspec.json.encode(shown), None if kept is None else msgspec.json.encode(kept))
 
     return encode
 

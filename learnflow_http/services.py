@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from learnflow_core.limiter import Limiter
 from learnflow_core.ports import PaymentNewsReader, Storage
-from learnflow_core.usecases.enrollments import Gateways
+from learnflow_core.usecases.payments import Gateways
 from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
 from learnflow_http.exchange import BodyMemory, Network

@@ -6,41 +6,20 @@ as required.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from learnflow_core import model
 from learnflow_core.access import Actor
-from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import Price
+from learnflow_core.instants import timestamp
 from learnflow_core.limiter import Decision
 from learnflow_core.model import CourseStatus, EnrollmentStatus, Instant, Level, Mode, Plan, Role, Section
 from learnflow_core.usecases.api_keys import MadeKey
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ZONED = Annotated[datetime, msgspec.Meta(tz=True)]
 
-
-def timestamp(at: Instant) -> str:
-    """An instant as RFC 3339, in UTC with a `Z` and whole seconds."""
-    text: str = msgspec.to_builtins(datetime.fromtimestamp(at // model.SECOND, UTC))  # strftime takes six times as long
-    return text
-
-
-def instant(text: str, *, param: str) -> Instant:
-    """The instant an RFC 3339 text names, whatever its offset; `invalid_parameter` for any other text."""
-    try:
-        at = msgspec.convert(text, _ZONED)
-    except msgspec.ValidationError as error:
-        message = f"{param} must be a time such as 2024-01-15T09:30:00Z (RFC 3339, with an offset or Z)."
-        raise LearnFlowError(Code.INVALID_PARAMETER, message, param=param) from error
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def _maybe(at: Instant | None) -> str | None:
+def maybe_timestamp(at: Instant | None) -> str | None:
+    """An instant as text, where there is one."""
     return None if at is None else timestamp(at)
 
 
@@ -62,7 +41,9 @@ class CourseItem(msgspec.Struct, frozen=True):
 
 
 class Course(CourseItem, frozen=True):
-    """A course whole. `seats` null: no limit; 0: closed."""
+    """A course whole. `seats` null: no limit; 0: closed. It takes enrolments from `enrolls_from` until `enrolls_until`
+    (null: open on that side), and each ends `access_days` after it began (null: never). `version` grows when its price
+    or its access change."""
 
     description: str
     language: str
@@ -70,6 +51,10 @@ class Course(CourseItem, frozen=True):
     status: CourseStatus
     seats: int | None
     prerequisites: tuple[str, ...]
+    enrolls_from: str | None
+    enrolls_until: str | None
+    access_days: int | None
+    version: int
     external_id: str | None
     created_at: str
     updated_at: str
@@ -137,6 +122,7 @@ class Certificate(msgspec.Struct, frozen=True):
     recipient: str | None
     course_title: str
     issued_at: str
+    updated_at: str
     revoked_at: str | None
 
 
@@ -162,6 +148,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     mode: Mode
     created_at: str
+    updated_at: str
     expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
@@ -275,6 +262,10 @@ def course(course: model.Course) -> Course:
         status=course.status,
         seats=course.seats,
         prerequisites=course.prerequisites,
+        enrolls_from=maybe_timestamp(course.enrolls_from),
+        enrolls_until=maybe_timestamp(course.enrolls_until),
+        access_days=course.access_days,
+        version=course.version,
         external_id=course.external_id,
         created_at=timestamp(course.created_at),
         updated_at=timestamp(course.updated_at),
@@ -298,13 +289,13 @@ def user(user: model.User) -> User:
         external_id=user.external_id,
         created_at=timestamp(user.created_at),
         updated_at=timestamp(user.updated_at),
-        deleted_at=_maybe(user.deleted_at),
+        deleted_at=maybe_timestamp(user.deleted_at),
     )
 
 
 def payment_method(method: model.PaymentMethod) -> PaymentMethod:
     """A payment method."""
-    return PaymentMethod(method.id, method.user_id, timestamp(method.created_at), _maybe(method.deleted_at))
+    return PaymentMethod(method.id, method.user_id, timestamp(method.created_at), maybe_timestamp(method.deleted_at))
 
 
 def enrollment(enrollment: model.Enrollment) -> Enrollment:
@@ -329,8 +320,8 @@ def enrollment_detail(enrollment: model.Enrollment) -> EnrollmentDetail:
         progress=enrollment.progress,
         enrolled_at=timestamp(enrollment.enrolled_at),
         updated_at=timestamp(enrollment.updated_at),
-        completed_at=_maybe(enrollment.completed_at),
-        expires_at=_maybe(enrollment.expires_at),
+        completed_at=maybe_timestamp(enrollment.completed_at),
+        expires_at=maybe_timestamp(enrollment.expires_at),
         certificate_id=enrollment.certificate_id,
     )
 
@@ -345,7 +336,8 @@ def certificate(certificate: model.Certificate) -> Certificate:
         recipient=certificate.recipient or None,
         course_title=certificate.course_title,
         issued_at=timestamp(certificate.issued_at),
-        revoked_at=_maybe(certificate.revoked_at),
+        updated_at=timestamp(certificate.updated_at),
+        revoked_at=maybe_timestamp(certificate.revoked_at),
     )
 
 
@@ -359,7 +351,7 @@ def verification(certificate: model.Certificate) -> Verification:
         course_id=certificate.course_id,
         course_title=certificate.course_title,
         issued_at=timestamp(certificate.issued_at),
-        revoked_at=_maybe(certificate.revoked_at),
+        revoked_at=maybe_timestamp(certificate.revoked_at),
     )
 
 
@@ -372,9 +364,10 @@ def api_key(key: model.ApiKey) -> ApiKey:
         scopes=key.scopes,
         mode=key.mode,
         created_at=timestamp(key.created_at),
-        expires_at=_maybe(key.expires_at),
-        revoked_at=_maybe(key.revoked_at),
-        last_used_at=_maybe(key.last_used_at),
+        updated_at=timestamp(key.updated_at),
+        expires_at=maybe_timestamp(key.expires_at),
+        revoked_at=maybe_timestamp(key.revoked_at),
+        last_used_at=maybe_timestamp(key.last_used_at),
     )
 
 

@@ -11,8 +11,8 @@ import httpx2 as httpx
 from learnflow_core.access import Actor
 from learnflow_core.model import Mode, Payment, User
 from learnflow_core.ports import PaymentGateway
-from learnflow_core.usecases.enrollments import Gateways
 from learnflow_core.usecases.payment_methods import NewPaymentMethod, add_payment_method
+from learnflow_core.usecases.payments import Gateways
 from payment_gateways.stripe import StripeGateway
 from payment_gateways.stripe.gateway import UNKNOWN_UNTIL
 from tests.school import School

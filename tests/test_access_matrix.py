@@ -59,6 +59,7 @@ getCertificate      certificates:read  certificate_not_found yes   404   404   y
 
 # enrol, cancel
 createEnrollment    enrollments:write  user_not_found        yes   404   404   yes   404   404     404   yes   404
+createEnrollments   enrollments:write  -                     yes   yes   yes   yes   yes   yes     yes   yes   yes
 cancelEnrollment    enrollments:write  enrollment_not_found  yes   404   404   yes   404   no      404   yes   404
 
 # set progress
@@ -274,6 +275,11 @@ async def _enrol(cast: Cast) -> Asked:
     return Asked(body=body)
 
 
+async def _enrol_many(cast: Cast) -> Asked:
+    """Whoever may enrol somebody is answered; whom they may not enrol, an item tells."""
+    return Asked(body={"enrollments": [(await _enrol(cast)).body]})
+
+
 async def _one_certificate(cast: Cast) -> Asked:
     return Asked({"id": await cast.certificate()})
 
@@ -327,6 +333,7 @@ REQUESTS: dict[str, Callable[[Cast], Awaitable[Asked]]] = {
     "listCategories": _list_categories,
     "listEnrollments": _list_places,
     "createEnrollment": _enrol,
+    "createEnrollments": _enrol_many,
     "getEnrollment": _one_place,
     "setProgress": lambda cast: _one_place(cast, {"progress": 50}),
     "cancelEnrollment": _one_place,

@@ -78,7 +78,7 @@ class Credentials:
         await self.write(lambda tx: accounts.set_suspended(tx, account_id, suspended=True, ctx=self.world.ctx))
 
     async def user_deleted(self) -> None:
-        await self.write(lambda tx: users.delete_user(tx, self.owner, self.user_id, self.world.ctx))
+        await self.write(lambda tx: users.delete_user(tx, self.owner, self.user_id, 0, self.world.ctx))
 
     async def password_changed(self) -> None:
         changes = users.UserChanges(password="a new password")

@@ -107,7 +107,8 @@ class TestThePublishedShapes:
         course = await scene.course(world, await world.account())
         found = (await world.ask("GET", f"/v1/courses/{course.id}")).json()
         assert ", ".join(list(found)[8:]) == (
-            "description, language, curriculum, status, seats, prerequisites, external_id, created_at, updated_at"
+            "description, language, curriculum, status, seats, prerequisites, enrolls_from, enrolls_until, "
+            "access_days, version, external_id, created_at, updated_at"
         )
         assert found["rating"] is None
         assert found["created_at"] == found["updated_at"] == "2024-01-15T09:30:00Z"

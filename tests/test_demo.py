@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 
 from learnflow_core.fields import Price
+from learnflow_core.instants import timestamp
 from learnflow_core.model import Course
 from learnflow_core.money import CURRENCIES
 from learnflow_core.search import parse_search
 from learnflow_core.usecases.courses import NewCourse
-from learnflow_http import wire
 from learnflow_http.cli.demo import EXAMPLE_USER_ID, Tour, prepare
 from learnflow_http.cli.demo_catalogue import EXAMPLE_ID, category_names, courses
 from tests.conftest import missing
@@ -235,5 +235,5 @@ def pasted(line: str) -> Any:
 
 
 def test_a_shown_time_is_one_that_the_api_shows(catalogue: list[Course]) -> None:
-    assert wire.timestamp(min(course.created_at for course in catalogue)).startswith("2022-01")
+    assert timestamp(min(course.created_at for course in catalogue)).startswith("2022-01")
     assert max(course.created_at for course in catalogue) < 1_705_311_000 * 1_000_000

@@ -83,6 +83,20 @@ def test_enrolling_without_http_charges_once_fills_the_seat_and_ends_in_a_certif
     assert not list(tmp_path.iterdir())
 
 
+def test_a_payment_service_of_ones_own_whose_answer_is_lost_charges_once_and_gives_back(tmp_path: Path) -> None:
+    assert run(str(EXAMPLES / "embed_saga.py"), cwd=tmp_path).splitlines() == [
+        "Ada: service_unavailable; slate: 49.99 USD",
+        "Ada: service_unavailable; slate: 49.99 USD",
+        "the sweep after 1 s: 0 carried on; slate: 49.99 USD",
+        "the sweep after 10 s: 1 carried on; slate: 49.99 USD",
+        "Ada: active; slate: 49.99 USD",
+        "Ben would be refused: course_full",
+        "Ada: refunded; slate: -",
+        "Ben: active; slate: 49.99 USD",
+        "the books: agree",
+    ]
+
+
 def test_pages_cursors_and_errors_need_the_standard_library_only(tmp_path: Path) -> None:
     page, links, walk, *refusals = alone("embed_pagination.py", tmp_path).splitlines()
     assert page == "Book 69 {'current_page': 2, 'total_pages': 3, 'total_items': 24}"

@@ -54,7 +54,8 @@ class TestTheOrderOfChecks:
         await school.progress(done, 100)
         refused = await school.enrol(course, None)
         assert told(refused) == (403, "prerequisite_not_met")
-        assert refused.json()["error"]["details"] == {"missing": [two.id]}
+        facts = {"rule": "prerequisites", "missing": [two.id], "passes_from": None}
+        assert refused.json()["error"]["details"] == facts
 
     async def test_a_seat_comes_before_money(self, school: School) -> None:
         assert told(await school.enrol(await school.course(seats=0), None)) == (403, "enrollment_closed")

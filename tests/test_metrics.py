@@ -222,6 +222,7 @@ async def test_a_payment_without_an_outcome_is_told_of_until_it_has_one(world: W
         assert of(await figures(world), "payments_unresolved") == number
     school.gateway.away = None
     for _ in range(2):
+        world.clock.advance(20)
         await world.sweep()
     assert of(await figures(world), "payments_unresolved") == 0
 

@@ -123,7 +123,11 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.enrollments.live_of_user("usr_1")
     await tx.payments.get("pay_1")
     await tx.payments.put(payment(updated_at=1))
+    await tx.payments.claim(1, 1, lease=1, doublings=1)
     await tx.payments.unresolved(1, 1)
+    await tx.enrollments.overdue(1, 1, "crs_1")
+    await tx.courses.seats_taken("crs_1", "live")
+    await tx.accounts.licenses_taken("acct_1", "live")
     await tx.payments.method("pm_1")
     await tx.payments.method_with("usr_1", "tok_visa_4242")
     await tx.payments.unforgotten(5)
@@ -131,7 +135,7 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.payments.delete_methods("usr_1", 1)
     await tx.certificates.get("crt_1")
     await tx.certificates.put(certificate(completed("enr_2")))
-    await tx.certificates.erase_recipient("usr_1")
+    await tx.certificates.erase_recipient("usr_1", 1)
     await tx.tokens.session("fam_1", "tok_1")
     await tx.tokens.extend_family("fam_1", 1)
     await tx.tokens.revoke_family("fam_1", 1)
@@ -151,11 +155,21 @@ async def _list_everything(tx: Transaction, paging: Paging) -> None:
     await tx.api_keys.list("acct_1", "live", paging)
     await tx.users.list("acct_1", "live", paging)
     await tx.payments.methods("usr_1", paging)
-    await tx.enrollments.list(EnrollmentQuery("live", "acct_1", "usr_1", "usr_1", "crs_1", "active", 1), paging)
+    await tx.enrollments.list(EnrollmentQuery("live", "acct_1", "usr_1", "usr_1", "crs_1", "active"), paging)
+    await tx.enrollments.list(EnrollmentQuery("live", "acct_1", status="expired", now=1), paging)
     await tx.certificates.list(CertificateQuery("live", "acct_1", "usr_1", "usr_1", "crs_1"), paging)
+    await _list_changes(tx, paging)
     for sort, search in product(get_args(CourseSort), (None, parse_search("title"))):
         await tx.courses.list(CourseQuery(sort, search, "development", "all", account_id="acct_1"), paging)
     await tx.courses.categories(paging if isinstance(paging, Page) else Cursor((0, "x"), 2))
+
+
+async def _list_changes(tx: Transaction, paging: Paging) -> None:
+    await tx.users.list("acct_1", "live", paging, 1)
+    await tx.api_keys.list("acct_1", "live", paging, 1)
+    await tx.enrollments.list(EnrollmentQuery("live", "acct_1", updated_since=1), paging)
+    await tx.certificates.list(CertificateQuery("live", "acct_1", updated_since=1), paging)
+    await tx.courses.list(CourseQuery("popular", updated_since=1), paging)
 
 
 async def test_every_statement_is_in_words_that_both_databases_have(asked: set[str]) -> None:
@@ -186,11 +200,12 @@ async def test_every_order_says_its_direction_or_has_no_nulls_to_place(asked: se
         "revoked_at",
         "seats",
         "name",
+        "due_at",
     }
     for sql in asked:
         for order in re.findall(r"ORDER BY ([a-z_., ]+?)(?: LIMIT|\)|$)", sql, re.IGNORECASE):
             columns = {term.split(" ")[0].split(".")[-1] for term in order.split(", ")}
-            assert not columns & nullable
+            assert not {column for column in columns & nullable if f"{column} <= $" not in sql}
 
 
 async def test_a_search_looks_up_what_it_finds_instead_of_testing_every_course() -> None:
@@ -206,6 +221,36 @@ async def test_a_search_looks_up_what_it_finds_instead_of_testing_every_course()
     await storage._driver.read(plan)  # type: ignore[attr-defined]
     await storage.close()
     assert all("courses USING INTEGER PRIMARY KEY" in found for found in plans)
+
+
+@pytest.mark.parametrize(
+    ("words", "index", "statements"),
+    [
+        ("FROM users WHERE id IN (SELECT", "users_changed", 2),
+        ("FROM enrollments WHERE id IN (SELECT", "enrollments_changed", 2),
+        ("FROM certificates WHERE id IN (SELECT", "certificates_changed", 2),
+        ("FROM courses WHERE n IN (SELECT", "courses_changed", 2),
+        ("UPDATE payments SET tries", "payments_due", 1),
+        ("FROM (SELECT 1 FROM payments", "payments_due", 1),
+    ],
+)
+async def test_what_changed_and_what_is_due_is_found_by_an_index(
+    asked: set[str], words: str, index: str, statements: int
+) -> None:
+    storage = await open_storage("sqlite://")
+    wanted = [sql for sql in asked if words in sql and re.search(r"updated_at (>=|<) \$|due_at <= \$", sql)]
+    assert len(wanted) == statements
+
+    async def explain(tx: SQLiteTransaction) -> list[str]:
+        plans = []
+        for sql in wanted:
+            arguments = [1] * len(set(re.findall(r"\$\d+", sql)))
+            plans.append(str(await tx.rows(f"EXPLAIN QUERY PLAN {sql}", *arguments)))
+        return plans
+
+    for plan in await storage._driver.read(explain):  # type: ignore[attr-defined]
+        assert index in plan, plan
+    await storage.close()
 
 
 async def test_no_column_of_returning_has_an_alias(asked: set[str]) -> None:

@@ -133,8 +133,9 @@ ENROLLMENTS = st.builds(
     course_id=an("crs"),
     status=STATUSES,
     enrolled_at=TIMES,
+    expires_at=maybe(TIMES),
 ) | st.builds(completed, an("enr"), account_id=an("acct"), user_id=an("usr"), course_id=an("crs"))
-PAYMENTS = st.builds(payment, an("pay"), enrollment_id=an("enr"), updated_at=TIMES)
+PAYMENTS = st.builds(payment, an("pay"), enrollment_id=an("enr"), updated_at=TIMES, due_at=TIMES)
 METHODS = st.builds(method, an("pm"), user_id=an("usr"), created_at=TIMES, deleted_at=maybe(TIMES))
 CHARGES = st.builds(
     SandboxCharge,
@@ -183,7 +184,22 @@ def replacing(**fields: Any) -> Callable[[Any], Any]:
     return lambda record: msgspec.structs.replace(record, **fields)
 
 
+def claims() -> st.SearchStrategy[Step]:
+    """Payments that are taken up; which of them come first in the answer, a statement does not say."""
+
+    def made(now: int, limit: int) -> Step:
+        async def step(tx: Transaction) -> Any:
+            found = await tx.payments.claim(now, limit, lease=2, doublings=1)
+            return sorted(found, key=lambda one: one.id)
+
+        step.__qualname__ = f"payments.claim({now}, {limit})"
+        return step
+
+    return st.builds(made, TIMES, st.integers(1, 3))
+
+
 VISIBLE = [maybe(an("acct")), maybe(an("usr")), maybe(an("usr")), maybe(an("crs"))]
+ENROLLMENT_QUERIES = st.builds(EnrollmentQuery, MODES, *VISIBLE, maybe(STATUSES), maybe(TIMES), TIMES)
 CHANGES = st.one_of(
     *(call("accounts", name, ACCOUNTS) for name in ("add", "put")),
     *(call("accounts", name, an("acct"), MODES) for name in ("take_license", "return_license")),
@@ -198,9 +214,10 @@ CHANGES = st.one_of(
     *(call("enrollments", name, ENROLLMENTS) for name in ("add", "put")),
     *(call("payments", name, PAYMENTS) for name in ("add", "put")),
     *(call("payments", name, METHODS) for name in ("add_method", "put_method")),
+    claims(),
     call("payments", "delete_methods", an("usr"), TIMES),
     call("certificates", "add", ENROLLMENTS.filter(lambda one: one.certificate_id is not None).map(certificate)),
-    call("certificates", "erase_recipient", an("usr")),
+    call("certificates", "erase_recipient", an("usr"), TIMES),
     call("tokens", "add_family", FAMILIES),
     *(call("tokens", name, an(kind), TIMES) for name, kind in (("extend_family", "fam"), ("revoke_of_key", "key"))),
     call("tokens", "revoke_token", an("tok"), TIMES),
@@ -219,9 +236,10 @@ QUESTIONS = st.one_of(
     call("courses", "categories", PAGINGS),
     call("courses", "get", an("crs")),
     call("courses", "known", st.lists(an("crs"), max_size=5)),
-    call("enrollments", "list", st.builds(EnrollmentQuery, MODES, *VISIBLE, maybe(STATUSES), maybe(TIMES)), PAGINGS),
+    call("enrollments", "list", ENROLLMENT_QUERIES, PAGINGS),
     call("enrollments", "completed", an("usr"), st.lists(an("crs"), max_size=4)),
     call("enrollments", "live_of_user", an("usr")),
+    call("enrollments", "overdue", TIMES, st.integers(1, 3), maybe(an("crs"))),
     call("certificates", "list", st.builds(CertificateQuery, MODES, *VISIBLE), PAGINGS),
     call("payments", "methods", an("usr"), PAGINGS),
     call("payments", "method_with", an("usr"), st.just(method().token)),

@@ -39,7 +39,6 @@ class TestASilentPaymentService:
         assert found["status"] == "pending"
         assert told(await school.enrol(pending, user=(await school.crowd(1))[0])) == (403, "course_full")
         assert told(await school.progress(found["id"], 10)) == (403, "enrollment_not_active")
-        assert told(await school.cancel(found["id"])) == (403, "enrollment_not_active")
         assert told(await school.enrol(pending)) == (503, "service_unavailable")
         await school.world.sweep()
         assert (await school.enrollments())[0]["status"] == "pending"
@@ -125,4 +124,146 @@ class TestASilentPaymentService:
         school.world.clock.advance(11)
         await school.world.sweep()
         assert (await school.enrollments())[0]["status"] == "active"
+        assert len(school.gateway.paid) == 1
+
+
+class TestLeavingWhileItIsPending:
+    @pytest.fixture
+    async def pending(self, school: School) -> str:
+        """An enrolment on the only seat, whose charge the payment service made without answering."""
+        self.course = await school.course(seats=1)
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        assert told(await school.enrol(self.course)) == (503, "service_unavailable")
+        return str((await school.enrollments())[0]["id"])
+
+    async def test_the_money_goes_back_when_the_service_says_that_it_came(self, school: School, pending: str) -> None:
+        school.gateway.away = None
+        for _ in range(3):
+            left = await school.cancel(pending)
+            assert (left.status_code, left.json()["status"]) == (200, "refunded")
+        assert school.gateway.refunds == list(school.gateway.paid)
+        assert len(school.gateway.refunds) == 1
+        assert (await school.enrol(self.course)).status_code == 201
+
+    async def test_while_it_is_silent_the_reply_is_503_and_the_sweep_undoes_it_later(
+        self, school: School, pending: str
+    ) -> None:
+        assert told(await school.cancel(pending)) == (503, "service_unavailable")
+        assert [one["status"] for one in await school.enrollments()] == ["pending"]
+        school.gateway.away = None
+        school.world.clock.advance(11)
+        await school.world.sweep()
+        assert [one["status"] for one in await school.enrollments()] == ["refunded"]
+        assert len(school.gateway.refunds) == len(school.gateway.paid) == 1
+        assert await school.students(self.course) == 0
+
+    async def test_a_refusal_leaves_nothing_to_give_back(self, school: School) -> None:
+        course = await school.course(seats=1)
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        assert told(await school.enrol(course, "pm_visa_0002")) == (503, "service_unavailable")
+        made = (await school.enrollments())[0]["id"]
+        assert told(await school.cancel(made)) == (503, "service_unavailable")
+        school.gateway.away = None
+        assert (await school.cancel(made)).json()["status"] == "cancelled"
+        assert school.gateway.refunds == []
+
+    async def test_nobody_pays_a_second_time_before_the_first_is_known(self, school: School, pending: str) -> None:
+        assert told(await school.cancel(pending)) == (503, "service_unavailable")
+        assert told(await school.enrol(self.course)) == (503, "service_unavailable")
+        assert len(set(school.gateway.asked)) == 1
+        school.gateway.away = None
+        again = await school.enrol(self.course)
+        assert (again.status_code, again.json()["id"] != pending) == (201, True)
+        assert len(school.gateway.paid) == 2
+        assert len(school.gateway.refunds) == 1
+
+    async def test_who_leaves_while_the_charge_is_on_its_way_is_not_enrolled_and_has_the_money(
+        self, school: School
+    ) -> None:
+        course = await school.course()
+        charge, asked, go_on = school.gateway.charge, asyncio.Event(), asyncio.Event()
+
+        async def slow(payment: Any) -> Any:
+            asked.set()
+            await go_on.wait()
+            return await charge(payment)
+
+        school.gateway.charge = slow  # type: ignore[method-assign]
+        enrolling = asyncio.create_task(school.enrol(course))
+        await asked.wait()
+        school.gateway.charge = charge  # type: ignore[method-assign]
+        made = (await school.enrollments())[0]["id"]
+        assert (await school.cancel(made)).json()["status"] == "refunded"
+        go_on.set()
+        refused = await enrolling
+        assert told(refused) == (403, "enrollment_not_active")
+        assert refused.json()["error"]["details"]["status"] == "refunded"
+        assert len(school.gateway.paid) == len(school.gateway.refunds) == 1
+
+
+class TestManyThatAreStuck:
+    async def test_a_hundred_that_cannot_be_resolved_keep_nobody_waiting(self, school: School) -> None:
+        stuck = [await school.course() for _ in range(100)]
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        for course in stuck:
+            assert (await school.enrol(course)).status_code == 503
+        broken = set(school.gateway.asked)
+        course = await school.course()
+        assert (await school.enrol(course)).status_code == 503
+        charge, seen = school.gateway.charge, list[str]()
+
+        async def selective(payment: Any) -> Any:
+            seen.append(payment.id)
+            if payment.id in broken:
+                raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+            return await charge(payment)
+
+        school.gateway.away = None
+        school.gateway.charge = selective  # type: ignore[method-assign]
+        school.world.clock.advance(11)
+        await school.world.sweep()
+        assert len(await school.enrollments(status="active")) == 1
+        assert len(seen) == 101
+        for _ in range(9):
+            school.world.clock.advance(1)
+            await school.world.sweep()
+        assert len(seen) == 101
+        school.world.clock.advance(11)
+        await school.world.sweep()
+        assert sorted(seen[101:]) == sorted(broken)
+
+    async def test_sweeps_of_several_processes_ask_about_each_payment_once(self, school: School) -> None:
+        school.gateway.away, school.gateway.away_when = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE), "before"
+        for _ in range(30):
+            await school.enrol(await school.course())
+        school.gateway.away = None
+        school.gateway.asked.clear()
+        school.world.clock.advance(11)
+        await asyncio.gather(*[school.world.sweep() for _ in range(5)])
+        assert len(school.gateway.asked) == len(set(school.gateway.asked)) == 30
+        assert len(await school.enrollments(status="active")) == 30
+
+    async def test_a_sweep_that_dies_over_a_payment_leaves_it_to_the_next_when_its_lease_is_over(
+        self, school: School
+    ) -> None:
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        await school.enrol(await school.course())
+        charge, asked = school.gateway.charge, asyncio.Event()
+
+        async def hang(_payment: Any) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+        school.gateway.charge = hang  # type: ignore[method-assign, assignment]
+        school.world.clock.advance(11)
+        doomed = asyncio.create_task(school.world.sweep())
+        await asked.wait()
+        doomed.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await doomed
+        school.gateway.away, school.gateway.charge = None, charge  # type: ignore[method-assign]
+        for seconds, status in ((0, "pending"), (19, "pending"), (1, "active")):
+            school.world.clock.advance(seconds)
+            await school.world.sweep()
+            assert [one["status"] for one in await school.enrollments()] == [status]
         assert len(school.gateway.paid) == 1

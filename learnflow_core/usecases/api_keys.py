@@ -60,9 +60,11 @@ async def create_key(
     return await _make(tx, actor.account_id, name, scopes, mode, expires_at or end, ctx)
 
 
-async def list_keys(tx: Transaction, actor: Actor, paging: Paging) -> Slice[ApiKey]:
+async def list_keys(
+    tx: Transaction, actor: Actor, paging: Paging, updated_since: Instant | None = None
+) -> Slice[ApiKey]:
     """The account's keys: all of them for a live actor, the test ones for a test actor."""
-    return await tx.api_keys.list(actor.account_id, None if actor.mode == "live" else "test", paging)
+    return await tx.api_keys.list(actor.account_id, None if actor.mode == "live" else "test", paging, updated_since)
 
 
 async def rotate_key(tx: Transaction, actor: Actor, key_id: str, rotation: KeyRotation, ctx: Context) -> MadeKey:
@@ -74,7 +76,7 @@ async def rotate_key(tx: Transaction, actor: Actor, key_id: str, rotation: KeyRo
     made = await _make(tx, key.account_id, key.name, key.scopes, key.mode, key.expires_at, ctx)
     end = ctx.now + rotation.overlap_seconds * SECOND
     expires_at = end if key.expires_at is None else min(key.expires_at, end)
-    await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at))
+    await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at, updated_at=ctx.now))
     return made
 
 
@@ -87,7 +89,7 @@ async def end_key(tx: Transaction, key: ApiKey, ctx: Context) -> ApiKey:
     """What revoking a key does, for callers who need no permission: the operator's command line."""
     if key.revoked_at is not None:
         return key
-    revoked = msgspec.structs.replace(key, revoked_at=ctx.now)
+    revoked = msgspec.structs.replace(key, revoked_at=ctx.now, updated_at=ctx.now)
     await tx.api_keys.put(revoked)
     await tx.tokens.revoke_of_key(key.id, ctx.now)
     return revoked
@@ -136,6 +138,7 @@ async def _make(
         scopes=scopes,
         mode=mode,
         created_at=ctx.now,
+        updated_at=ctx.now,
         expires_at=expires_at,
         revoked_at=None,
         last_used_at=None,

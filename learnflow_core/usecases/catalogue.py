@@ -12,6 +12,7 @@ from learnflow_core.fields import CategorySlug, ExternalId, Language, LongText, 
 from learnflow_core.model import Account, Course, Instant, Level
 from learnflow_core.money import Money
 from learnflow_core.ports import Context, Transaction
+from learnflow_core.usecases.courses import revised
 
 Outcome = Literal["added", "updated", "unchanged"]
 
@@ -52,7 +53,10 @@ async def import_courses(
         if course == before:
             outcomes.append("unchanged")
             continue
-        (added if before is None else updated).append(msgspec.structs.replace(course, updated_at=ctx.now))
+        if before is None:
+            added.append(course)
+        else:
+            updated.append(revised(before, course, ctx.now))
         outcomes.append("added" if before is None else "updated")
         names.setdefault(row.category, row.category_name)
     if not dry_run:

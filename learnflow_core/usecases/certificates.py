@@ -6,15 +6,15 @@ import msgspec
 
 from learnflow_core.access import Actor
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Certificate, Course, Enrollment, User
+from learnflow_core.model import Certificate, Course, Enrollment, Instant, User
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import CertificateQuery, Context, Paging, Transaction
 from learnflow_core.usecases.visible import get_certificate, narrowed
 
 
-async def issue(tx: Transaction, enrollment: Enrollment, course: Course, user: User, ctx: Context) -> Certificate:
-    """Keep a certificate for an enrolment that has just been completed."""
-    certificate = Certificate(
+def certificate_for(enrollment: Enrollment, course: Course, user: User, ctx: Context) -> Certificate:
+    """The certificate for an enrolment that has just been completed."""
+    return Certificate(
         id=ctx.new_id("crt"),
         account_id=enrollment.account_id,
         mode=enrollment.mode,
@@ -24,22 +24,28 @@ async def issue(tx: Transaction, enrollment: Enrollment, course: Course, user: U
         recipient=user.name,
         course_title=course.title,
         issued_at=ctx.now,
+        updated_at=ctx.now,
         revoked_at=None,
     )
-    await tx.certificates.add(certificate)
-    return certificate
 
 
 async def list_certificates(
-    tx: Transaction, actor: Actor, user_id: str | None, course_id: str | None, paging: Paging
+    tx: Transaction,
+    actor: Actor,
+    paging: Paging,
+    *,
+    user_id: str | None = None,
+    course_id: str | None = None,
+    updated_since: Instant | None = None,
 ) -> Slice[Certificate]:
-    """The certificates the actor can see, narrowed to a user or a course."""
+    """The certificates the actor can see, narrowed as asked."""
     query = CertificateQuery(
         mode=actor.mode,
         account_id=actor.account_id if actor.sees_account else None,
         seen_by=None if actor.sees_account else actor.user_id,
         user_id=narrowed(actor, user_id),
         course_id=course_id,
+        updated_since=updated_since,
     )
     return await tx.certificates.list(query, paging)
 
@@ -57,6 +63,6 @@ async def revoke_certificate(tx: Transaction, actor: Actor, certificate_id: str,
     certificate = await get_certificate(tx, actor, certificate_id)
     if certificate.revoked_at is not None:
         return certificate
-    revoked = msgspec.structs.replace(certificate, revoked_at=ctx.now)
+    revoked = msgspec.structs.replace(certificate, revoked_at=ctx.now, updated_at=ctx.now)
     await tx.certificates.put(revoked)
     return revoked

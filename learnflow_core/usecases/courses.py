@@ -9,8 +9,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from learnflow_core.access import Actor
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.fields import CategorySlug, ExternalId, IdText, Language, LongText, Price, Seats, Title
-from learnflow_core.model import Course, CourseStatus, Level, Section
+from learnflow_core.fields import CategorySlug, Days, ExternalId, IdText, Language, LongText, Price, Seats, Time, Title
+from learnflow_core.instants import instant
+from learnflow_core.model import SECOND, Course, CourseStatus, Instant, Level, Section
 from learnflow_core.ports import Context, Transaction
 from learnflow_core.usecases.visible import get_course, owns
 
@@ -18,8 +19,16 @@ Curriculum = Annotated[tuple[Section, ...], Meta(max_length=200)]
 Prerequisites = Annotated[tuple[IdText, ...], Meta(max_length=20)]
 
 
+TERMS = ("price", "access_days")
+"""What a learner agrees to by enrolling: whenever one of these changes, the course has another version."""
+
+
 class NewCourse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a new course is made of. `instructor` defaults to the account's name; `seats` null: no limit, 0: closed."""
+    """What a new course is made of. `instructor` defaults to the account's name; `seats` null: no limit, 0: closed.
+
+    It takes enrolments from `enrolls_from` until `enrolls_until` (null: open on that side); one that is not completed
+    ends `access_days` after it began (null: never).
+    """
 
     title: Title
     category: CategorySlug
@@ -31,6 +40,9 @@ class NewCourse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     curriculum: Curriculum = ()
     seats: Seats | None = None
     prerequisites: Prerequisites = ()
+    enrolls_from: Time | None = None
+    enrolls_until: Time | None = None
+    access_days: Days | None = None
     status: CourseStatus = "published"
     external_id: ExternalId | None = None
 
@@ -48,6 +60,9 @@ class CourseChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     curriculum: Curriculum | UnsetType = UNSET
     seats: Seats | UnsetType | None = UNSET
     prerequisites: Prerequisites | UnsetType = UNSET
+    enrolls_from: Time | UnsetType | None = UNSET
+    enrolls_until: Time | UnsetType | None = UNSET
+    access_days: Days | UnsetType | None = UNSET
     status: CourseStatus | UnsetType = UNSET
     external_id: ExternalId | UnsetType | None = UNSET
 
@@ -75,7 +90,11 @@ async def create_course(tx: Transaction, actor: Actor, new: NewCourse, ctx: Cont
         external_id=new.external_id,
         created_at=ctx.now,
         updated_at=ctx.now,
+        enrolls_from=_second(new.enrolls_from, "enrolls_from"),
+        enrolls_until=_second(new.enrolls_until, "enrolls_until"),
+        access_days=new.access_days,
     )
+    _check_window(course)
     await _check_prerequisites(tx, actor, course)
     if not await tx.courses.add(course):
         raise _external_id_taken()
@@ -88,12 +107,14 @@ async def change_course(tx: Transaction, actor: Actor, course_id: str, changes: 
     given = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not UNSET}
     if isinstance(changes.price, Price):
         given["price"] = changes.price.money()
+    given |= {name: _second(given[name], name) for name in ("enrolls_from", "enrolls_until") if name in given}
     changed = msgspec.structs.replace(course, **given)
     if changed == course:
         return course
+    _check_window(changed)
     if changes.prerequisites is not UNSET:
         await _check_prerequisites(tx, actor, changed)
-    return await _put(tx, changed, ctx)
+    return await _put(tx, revised(course, changed, ctx.now))
 
 
 async def archive_course(tx: Transaction, actor: Actor, course_id: str, ctx: Context) -> Course:
@@ -101,7 +122,13 @@ async def archive_course(tx: Transaction, actor: Actor, course_id: str, ctx: Con
     course = await _changeable(tx, actor, course_id)
     if course.status == "archived":
         return course
-    return await _put(tx, msgspec.structs.replace(course, status="archived"), ctx)
+    return await _put(tx, revised(course, msgspec.structs.replace(course, status="archived"), ctx.now))
+
+
+def revised(before: Course, after: Course, now: Instant) -> Course:
+    """The course after a change, as it is to be kept: of another version where its terms are others."""
+    is_new = any(getattr(before, name) != getattr(after, name) for name in TERMS)
+    return msgspec.structs.replace(after, updated_at=now, version=before.version + is_new)
 
 
 async def _changeable(tx: Transaction, actor: Actor, course_id: str) -> Course:
@@ -112,11 +139,23 @@ async def _changeable(tx: Transaction, actor: Actor, course_id: str) -> Course:
     return course
 
 
-async def _put(tx: Transaction, course: Course, ctx: Context) -> Course:
-    course = msgspec.structs.replace(course, updated_at=ctx.now)
+async def _put(tx: Transaction, course: Course) -> Course:
     if not await tx.courses.put(course):
         raise _external_id_taken()
     return course
+
+
+def _second(text: str | None, param: str) -> Instant | None:
+    """The whole second that a text names; what is finer is dropped, as replies show none of it."""
+    return None if text is None else instant(text, param=param) // SECOND * SECOND
+
+
+def _check_window(course: Course) -> None:
+    """Enrolling ends after it has begun."""
+    opens, closes = course.enrolls_from, course.enrolls_until
+    if opens is not None and closes is not None and opens >= closes:
+        message = "enrolls_until must be later than enrolls_from."
+        raise LearnFlowError(Code.INVALID_PARAMETER, message, param="enrolls_until")
 
 
 async def _check_prerequisites(tx: Transaction, actor: Actor, course: Course) -> None:

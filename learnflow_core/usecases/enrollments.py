@@ -1,46 +1,38 @@
 """Enrolling, progressing, leaving.
 
-Money moves outside our transactions, so enrolling for money is a saga: *reserve* (the enrolment `pending`, its seat
+Enrolling for money is a saga, since money moves outside our transactions: *reserve* (the enrolment `pending`, its seat
 taken and the payment written down, in one transaction), *charge* (under the payment's id as idempotency key), then
-*confirm* or *release* (in one transaction). Whoever finds a pending enrolment can carry it on, since charging again
-under the same key pays nothing twice: a second post for the same place does so instead of waiting, and so does the
-sweep after a crash.
+*confirm* or *release* (in one transaction). Whoever finds a pending enrolment can carry it on
+(`learnflow_core.usecases.payments`): a second post for the same place does so instead of waiting, and so does the sweep
+after a crash. A refused payment ends its enrolment; the next post makes another, with a payment and a key of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from learnflow_core import enrollment as rules
+from learnflow_core import admission
+from learnflow_core import enrollment as life
 from learnflow_core.access import Actor
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import IdText, Percent
-from learnflow_core.model import (
-    SECOND,
-    Course,
-    Enrollment,
-    EnrollmentStatus,
-    Instant,
-    Mode,
-    Payment,
-    User,
-)
+from learnflow_core.model import LIVE_STATUSES, Course, Enrollment, EnrollmentStatus, Instant, Payment
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Context, EnrollmentQuery, Paging, PaymentGateway, Storage, Transaction
-from learnflow_core.usecases import certificates
+from learnflow_core.usecases import certificates, payments
+from learnflow_core.usecases.payments import Gateways, unless_unavailable
+from learnflow_core.usecases.places import expire_overdue, release
 from learnflow_core.usecases.visible import get_course, get_enrollment, get_user, narrowed, teaches
-
-Gateways = Mapping[Mode, PaymentGateway]
-"""The payment service of each mode."""
 
 ATTEMPTS = 3
 """How often a post that keeps meeting somebody else's declined payment tries for the place itself."""
 
-UNRESOLVED_AFTER: Instant = 10 * SECOND
-"""How old an unresolved payment is when the sweep takes it up."""
+EXPIRED_FOR_A_SEAT = 50
+"""How many enrolments whose access is over are ended for somebody who found no seat."""
 
 
 class NewEnrollment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +41,16 @@ class NewEnrollment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_id: IdText
     course_id: IdText
     payment_method_id: IdText | None = None
+
+
+MOST_AT_ONCE = 100
+"""How many enrolments one request can ask for."""
+
+
+class NewEnrollments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Enrolments that are asked for together, each of which is made or refused for itself."""
+
+    enrollments: Annotated[tuple[NewEnrollment, ...], Meta(min_length=1, max_length=MOST_AT_ONCE)]
 
 
 class ProgressChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,11 +79,11 @@ async def enroll(storage: Storage, gateways: Gateways, actor: Actor, new: NewEnr
         place = await storage.write(lambda tx: _reserve(tx, gateway, actor, new, ctx))
         if place.payment is None:
             return Enrolled(place.enrollment, place.created)
-        enrollment, refusal = await _charge(storage, gateway, place.payment, ctx)
-        if refusal is None:
-            return Enrolled(enrollment, place.created)
+        settled = await payments.charge(storage, gateway, place.payment, ctx)
+        if settled.enrollment.status in LIVE_STATUSES:
+            return Enrolled(settled.enrollment, place.created)
         if place.created:
-            raise LearnFlowError(refusal)
+            raise life.not_active(settled.enrollment) if settled.refusal is None else LearnFlowError(settled.refusal)
     raise LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=1)
 
 
@@ -90,13 +92,28 @@ async def leave(
 ) -> Enrollment:
     """Cancel an enrolment, or refund it where it was paid within `refund_window`.
 
-    The seat is free and the refund decided when this answers; a payment service that is away gets it from the sweep.
+    The seat is free and the refund decided when this answers; a payment service that is away gets it from the sweep. Of
+    one that is pending it has first to be known whether it was paid: `service_unavailable` while the payment service
+    does not say. It is then undone as soon as that is known, whether this is asked again or not.
     """
     place = await storage.write(lambda tx: _leave(tx, actor, enrollment_id, refund_window, ctx))
-    if place.payment is not None:
-        with _unless_unavailable():
-            await _refund(storage, gateways[place.payment.mode], place.payment, ctx)
+    if place.payment is None:
+        return place.enrollment
+    gateway = gateways[place.payment.mode]
+    if place.enrollment.status == "pending":
+        return (await payments.charge(storage, gateway, place.payment, ctx)).enrollment
+    with unless_unavailable():
+        await payments.refund(storage, gateway, place.payment, ctx)
     return place.enrollment
+
+
+async def end(tx: Transaction, ended: Enrollment, ctx: Context) -> Payment | None:
+    """Keep an enrolment that its user has left (`learnflow_core.enrollment.left`), and write down that its money goes
+    back: the payment that is to be seen to, if there is one."""
+    if ended.status == "pending":
+        return await payments.give_back_later(tx, ended, ctx)
+    await release(tx, ended)
+    return await payments.give_back_later(tx, ended, ctx) if ended.status == "refunded" else None
 
 
 async def list_enrollments(
@@ -108,8 +125,9 @@ async def list_enrollments(
     course_id: str | None = None,
     status: EnrollmentStatus | None = None,
     updated_since: Instant | None = None,
+    now: Instant,
 ) -> Slice[Enrollment]:
-    """The enrolments the actor can see, narrowed as asked."""
+    """The enrolments the actor can see, narrowed as asked, as they are to be seen now."""
     query = EnrollmentQuery(
         mode=actor.mode,
         account_id=actor.account_id if actor.sees_account else None,
@@ -118,8 +136,15 @@ async def list_enrollments(
         course_id=course_id,
         status=status,
         updated_since=updated_since,
+        now=now,
     )
-    return await tx.enrollments.list(query, paging)
+    found = await tx.enrollments.list(query, paging)
+    return replace(found, items=[life.as_of(one, now) for one in found.items])
+
+
+async def read_enrollment(tx: Transaction, actor: Actor, enrollment_id: str, ctx: Context) -> Enrollment:
+    """The enrolment, if the actor can see it, as it is to be seen now."""
+    return life.as_of(await get_enrollment(tx, actor, enrollment_id), ctx.now)
 
 
 async def set_progress(
@@ -132,76 +157,13 @@ async def set_progress(
     enrollment = await get_enrollment(tx, actor, enrollment_id)
     if not actor.sees_account and not await teaches(tx, actor, enrollment.course_id):
         raise LearnFlowError(Code.FORBIDDEN, "Progress is set by the course's instructor.")
-    changed = rules.progressed(enrollment, change.progress, ctx.now)
+    changed = life.progressed(enrollment, change.progress, ctx.now)
     if changed == enrollment:
         return enrollment
     if changed.status == "completed":
-        changed = await _certified(tx, changed, ctx)
+        return await _complete(tx, changed, ctx)
     await tx.enrollments.put(changed)
     return changed
-
-
-async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context, *, batch: int = 100) -> int:
-    """Carry on what a crash or a silent payment service left unresolved; how many payments that was.
-
-    Safe with several at once, and to repeat: a payment whose outcome is still unknown stays for the next time. One that
-    fails in another way does not keep the others waiting: an ExceptionGroup tells of all such at the end.
-    """
-    before = ctx.now - UNRESOLVED_AFTER
-    payments = await storage.read(lambda tx: tx.payments.unresolved(before, batch))
-    failures: list[Exception] = []
-    for payment in payments:
-        carry_on = _refund if payment.status == "refunding" else _charge
-        try:
-            with _unless_unavailable():
-                await carry_on(storage, gateways[payment.mode], payment, ctx)
-        except Exception as error:  # noqa: BLE001 - the others must not wait for this one; raised below
-            failures.append(error)
-    if failures:
-        raise ExceptionGroup("some payments could not be resolved", failures)
-    return len(payments)
-
-
-async def settle(storage: Storage, gateways: Gateways, payment_id: str, ctx: Context) -> Payment | None:
-    """Carry one payment on as the sweep would, without waiting for it; the payment as it then is, if there is one.
-
-    A payment whose outcome is still unknown stays for the sweep.
-    """
-    payment = await storage.read(lambda tx: tx.payments.get(payment_id))
-    if payment is None or payment.status not in ("charging", "refunding"):
-        return payment
-    carry_on = _refund if payment.status == "refunding" else _charge
-    with _unless_unavailable():
-        await carry_on(storage, gateways[payment.mode], payment, ctx)
-    return await storage.read(lambda tx: tx.payments.get(payment_id))
-
-
-async def returned(tx: Transaction, payment_id: str, ctx: Context) -> bool:
-    """Write down that the payment service gave the money of an enrolment back by itself, which ends the enrolment.
-
-    False, and nothing changes, where the books have no such end: the course was completed, or the payment is not
-    charged. To be told it twice changes nothing more.
-    """
-    payment = await tx.payments.get(payment_id)
-    if payment is None or payment.status not in ("charged", "refunding", "refunded"):
-        return False
-    if payment.status == "charged":
-        enrollment = await tx.enrollments.get(payment.enrollment_id)
-        assert enrollment is not None, "the schema ties a payment to its enrolment"
-        if enrollment.status != "active":
-            return False
-        await release(tx, rules.step(enrollment, "refund", ctx.now))
-    if payment.status != "refunded":
-        await tx.payments.put(msgspec.structs.replace(payment, status="refunded", updated_at=ctx.now))
-    return True
-
-
-async def release(tx: Transaction, enrollment: Enrollment) -> None:
-    """Keep an enrolment that has ended, and give back the seat and the licence it held."""
-    await tx.enrollments.put(enrollment)
-    await tx.courses.free_seat(enrollment.course_id, enrollment.mode)
-    if enrollment.licensed:
-        await tx.accounts.return_license(enrollment.account_id, enrollment.mode)
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -216,19 +178,23 @@ async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: 
     """Take the place: an enrolment that is active where nothing is charged, else pending with its payment."""
     user = await get_user(tx, actor, new.user_id)
     course = await get_course(tx, actor, new.course_id)
-    rules.check_open(course)
+    _require(admission.check_published(course))
     existing = await tx.enrollments.live(user.id, course.id)
+    if existing is not None and life.is_overdue(existing, ctx.now):
+        await release(tx, life.step(existing, "expire", ctx.now))
+        existing = None
     if existing is not None:
-        return _Place(existing, False, await _payment_of(tx, existing) if existing.status == "pending" else None)
-    rules.check_prerequisites(course, await tx.enrollments.completed(user.id, course.prerequisites))
-    if not await tx.courses.take_seat(course.id, actor.mode):
-        raise rules.no_seat(course)
-    way = rules.payable(course, actor.plan)
+        pending = existing.status == "pending"
+        return _Place(existing, False, await payments.payment_of(tx, existing) if pending else None)
+    _require(admission.check_prerequisites(course, await tx.enrollments.completed(user.id, course.prerequisites)))
+    _require(admission.check_window(course, ctx.now))
+    await _take_seat(tx, course, actor, ctx)
+    way = admission.payable(course, actor.plan)
     if way == "license" and not await tx.accounts.take_license(user.account_id, actor.mode):
-        raise LearnFlowError(Code.LICENSE_EXHAUSTED)
-    enrollment, payment = _new_enrollment(user, course, way, ctx), None
+        raise admission.no_license()
+    enrollment, payment = admission.admitted(user, course, way, ctx), None
     if way == "charge":
-        payment = await _new_payment(tx, gateway, enrollment, course, new.payment_method_id, ctx)
+        payment = await _agree(tx, gateway, enrollment, course, new.payment_method_id, ctx)
         enrollment = msgspec.structs.replace(enrollment, payment_id=payment.id)
     if not await tx.enrollments.add(enrollment):
         raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "Somebody else enrols this user just now.", retry_after_s=1)
@@ -237,26 +203,16 @@ async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: 
     return _Place(enrollment, True, payment)
 
 
-def _new_enrollment(user: User, course: Course, way: rules.Payable, ctx: Context) -> Enrollment:
-    return Enrollment(
-        id=ctx.new_id("enr"),
-        account_id=user.account_id,
-        mode=user.mode,
-        user_id=user.id,
-        course_id=course.id,
-        status="pending" if way == "charge" else "active",
-        progress=0,
-        licensed=way == "license",
-        payment_id=None,
-        certificate_id=None,
-        enrolled_at=ctx.now,
-        updated_at=ctx.now,
-        completed_at=None,
-        expires_at=None,
-    )
+async def _take_seat(tx: Transaction, course: Course, actor: Actor, ctx: Context) -> None:
+    """Take a seat, that of somebody whose access is over if need be."""
+    if await tx.courses.take_seat(course.id, actor.mode):
+        return
+    freed = await expire_overdue(tx, ctx, EXPIRED_FOR_A_SEAT, course.id)
+    if not freed or not await tx.courses.take_seat(course.id, actor.mode):
+        raise admission.no_seat(course)
 
 
-async def _new_payment(
+async def _agree(
     tx: Transaction,
     gateway: PaymentGateway,
     enrollment: Enrollment,
@@ -264,110 +220,36 @@ async def _new_payment(
     method_id: str | None,
     ctx: Context,
 ) -> Payment:
-    if method_id is None:
-        raise LearnFlowError(
-            Code.MISSING_PARAMETER, "This course costs money: payment_method_id is needed.", param="payment_method_id"
-        )
-    token = gateway.builtin_methods.get(method_id)
-    if token is None:
-        method = await tx.payments.method(method_id)
-        if method is None or method.user_id != enrollment.user_id or method.deleted_at is not None:
-            raise LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="payment_method_id")
-        token = method.token
-    return Payment(
-        id=ctx.new_id("pay"),
-        enrollment_id=enrollment.id,
-        mode=enrollment.mode,
-        method_id=method_id,
-        token=token,
-        amount=course.price,
-        status="charging",
-        created_at=ctx.now,
-        updated_at=ctx.now,
-    )
-
-
-async def _charge(
-    storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context
-) -> tuple[Enrollment, Code | None]:
-    """Ask the payment service about a pending enrolment, and confirm or release it; the refusal, if it was refused."""
-    refusal = await gateway.charge(payment)
-    return await storage.write(lambda tx: _resolve(tx, payment.id, refusal, ctx)), refusal
-
-
-async def _refund(storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context) -> None:
-    """Give the money of an enrolment that was left back."""
-    await gateway.refund(payment)
-    refunded = msgspec.structs.replace(payment, status="refunded", updated_at=ctx.now)
-    await storage.write(lambda tx: tx.payments.put(refunded))
-
-
-@contextmanager
-def _unless_unavailable() -> Iterator[None]:
-    """Leave for the sweep what the payment service does not answer now."""
-    try:
-        yield
-    except LearnFlowError as error:
-        if error.code is not Code.SERVICE_UNAVAILABLE:
-            raise
-
-
-async def _resolve(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> Enrollment:
-    """Write down what the payment service said, unless somebody who asked too has done so."""
-    payment = await tx.payments.get(payment_id)
-    assert payment is not None, "payments are never deleted"
-    enrollment = await tx.enrollments.get(payment.enrollment_id)
-    assert enrollment is not None, "the schema ties a payment to its enrolment"
-    if payment.status != "charging":
-        return enrollment
-    if refusal is not None:
-        await tx.payments.put(msgspec.structs.replace(payment, status="declined", updated_at=ctx.now))
-        declined = rules.step(enrollment, "decline", ctx.now)
-        await release(tx, declined)
-        return declined
-    paid = rules.step(enrollment, "pay", ctx.now)
-    user = await tx.users.get(enrollment.user_id)
-    if user is None or user.deleted_at is not None:
-        return await _undo(tx, paid, payment, ctx)
-    await tx.payments.put(msgspec.structs.replace(payment, status="charged", updated_at=ctx.now))
-    await tx.enrollments.put(paid)
-    return paid
-
-
-async def _undo(tx: Transaction, paid: Enrollment, payment: Payment, ctx: Context) -> Enrollment:
-    """Give back the place and, by the sweep, the money of somebody who was deleted while the payment was under way."""
-    await tx.payments.put(msgspec.structs.replace(payment, status="refunding", updated_at=ctx.now))
-    refunded = rules.step(paid, "refund", ctx.now)
-    await release(tx, refunded)
-    return refunded
+    token = await payments.find_token(tx, gateway, enrollment.user_id, method_id)
+    if isinstance(token, LearnFlowError):
+        raise token
+    assert method_id is not None, "it has a token"
+    return payments.agreed(enrollment, course, method_id, token, ctx)
 
 
 async def _leave(tx: Transaction, actor: Actor, enrollment_id: str, refund_window: Instant, ctx: Context) -> _Place:
     enrollment = await get_enrollment(tx, actor, enrollment_id)
     if not actor.sees_account and enrollment.user_id != actor.user_id:
         raise LearnFlowError(Code.FORBIDDEN, "Only the learner or an admin can cancel an enrolment.")
-    ended = rules.left(enrollment, ctx.now, refund_window)
-    if ended == enrollment:
+    ended = life.left(enrollment, ctx.now, refund_window)
+    if ended is enrollment:
         return _Place(enrollment, False, None)
-    await release(tx, ended)
-    if ended.status != "refunded":
-        return _Place(ended, False, None)
-    payment = await _payment_of(tx, ended)
-    refunding = msgspec.structs.replace(payment, status="refunding", updated_at=ctx.now)
-    await tx.payments.put(refunding)
-    return _Place(ended, False, refunding)
+    return _Place(ended, False, await end(tx, ended, ctx))
 
 
-async def _payment_of(tx: Transaction, enrollment: Enrollment) -> Payment:
-    payment = await tx.payments.get(enrollment.payment_id or "")
-    assert payment is not None, "a pending or refunded enrolment has its payment"
-    return payment
+def _require(refusal: LearnFlowError | None) -> None:
+    if refusal is not None:
+        raise refusal
 
 
-async def _certified(tx: Transaction, completed: Enrollment, ctx: Context) -> Enrollment:
+async def _complete(tx: Transaction, completed: Enrollment, ctx: Context) -> Enrollment:
     course = await tx.courses.get(completed.course_id)
     user = await tx.users.get(completed.user_id)
     assert course is not None, "the schema ties an enrolment to its course"
     assert user is not None, "and to its user"
-    certificate = await certificates.issue(tx, completed, course, user, ctx)
-    return msgspec.structs.replace(completed, certificate_id=certificate.id)
+    certificate = certificates.certificate_for(completed, course, user, ctx)
+    completed = msgspec.structs.replace(completed, certificate_id=certificate.id)
+    # The row that was read comes first: whoever completes it at the same time is stopped there, and tries again.
+    await tx.enrollments.put(completed)
+    await tx.certificates.add(certificate)
+    return completed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from learnflow_core.ports import Context, PaymentNews, Storage
-from learnflow_core.usecases.enrollments import Gateways, returned, settle
+from learnflow_core.usecases.payments import Gateways, carry_on, returned
 
 Heard = Literal["done", "for_the_operator"]
 """Whether somebody has to see to it: money that moved as the books do not say, or a dispute to be answered."""
@@ -23,7 +23,7 @@ async def hear(storage: Storage, gateways: Gateways, news: PaymentNews, ctx: Con
     """
     if news.kind in ("disputed", "not_returned"):
         return "for_the_operator"
-    payment = await settle(storage, gateways, news.payment_id, ctx)
+    payment = await carry_on(storage, gateways, news.payment_id, ctx)
     if news.kind == "returned":
         done = payment is not None and await storage.write(lambda tx: returned(tx, news.payment_id, ctx))
         return "done" if done else "for_the_operator"

@@ -6,12 +6,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from learnflow_core.access import Actor, require_role_grant
-from learnflow_core.enrollment import step
+from learnflow_core.enrollment import abandoned
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import Email, ExternalId, Password, Title
-from learnflow_core.model import Role, User, fold_email
+from learnflow_core.model import Instant, Role, User, fold_email
 from learnflow_core.ports import Context, Transaction
-from learnflow_core.usecases.enrollments import release
+from learnflow_core.usecases.enrollments import end
 from learnflow_core.usecases.visible import get_user
 
 
@@ -88,20 +88,22 @@ async def change_user(
     return changed
 
 
-async def delete_user(tx: Transaction, actor: Actor, user_id: str, ctx: Context) -> User:
-    """Erase the person and keep the books: sessions end, enrolments are cancelled, certificates lose the name."""
+async def delete_user(tx: Transaction, actor: Actor, user_id: str, refund_window: Instant, ctx: Context) -> User:
+    """Erase the person and keep the books: sessions end, certificates lose the name, and enrolments that are not
+    completed end. What was paid for them within `refund_window` goes back, by the sweep."""
     user = await get_user(tx, actor, user_id)
     require_role_grant(actor, user.role)
-    return await erase(tx, user, ctx)
+    return await erase(tx, user, refund_window, ctx)
 
 
-async def erase(tx: Transaction, user: User, ctx: Context) -> User:
+async def erase(tx: Transaction, user: User, refund_window: Instant, ctx: Context) -> User:
     """What deleting a user does, for callers who need no permission: the operator's command line."""
     await tx.tokens.revoke_of_user(user.id, ctx.now)
     for enrollment in await tx.enrollments.live_of_user(user.id):
-        if enrollment.status == "active":
-            await release(tx, step(enrollment, "cancel", ctx.now))
-    await tx.certificates.erase_recipient(user.id)
+        ended = abandoned(enrollment, ctx.now, refund_window)
+        if ended is not enrollment:
+            await end(tx, ended, ctx)
+    await tx.certificates.erase_recipient(user.id, ctx.now)
     await tx.payments.delete_methods(user.id, ctx.now)
     await tx.replies.drop_naming(user.id)
     erased = msgspec.structs.replace(

@@ -7,6 +7,7 @@ from typing import get_args
 import click
 import msgspec
 
+from learnflow_core.instants import timestamp
 from learnflow_core.model import Account, Plan
 from learnflow_core.usecases import accounts as usecases
 from learnflow_http import wire
@@ -127,5 +128,5 @@ def _shown(account: Account) -> AccountForOperator:
     return AccountForOperator(
         **msgspec.structs.asdict(shown),
         per_minute=account.per_minute,
-        suspended_at=None if account.suspended_at is None else wire.timestamp(account.suspended_at),
+        suspended_at=None if account.suspended_at is None else timestamp(account.suspended_at),
     )

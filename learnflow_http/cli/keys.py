@@ -9,6 +9,7 @@ import click
 
 from learnflow_core.access import EVERY_SCOPE, SCOPES
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.instants import instant
 from learnflow_core.model import SECOND, ApiKey, Instant, Mode
 from learnflow_core.ports import Transaction
 from learnflow_core.usecases import api_keys as usecases
@@ -48,7 +49,7 @@ class _Expiry(click.ParamType[Instant]):
         except ValueError:
             pass
         try:
-            return wire.instant(value, param="")
+            return instant(value, param="")
         except LearnFlowError:
             self.fail("must be a day or a time, such as 2030-01-31 or 2030-01-31T09:30:00Z.", param, ctx)
 

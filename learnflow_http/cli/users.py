@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import Password, Price
-from learnflow_core.model import Enrollment, Mode, Payment, Role, User, fold_email
+from learnflow_core.instants import timestamp
+from learnflow_core.model import DAY, Enrollment, Mode, Payment, Role, User, fold_email
 from learnflow_core.ports import CertificateQuery, EnrollmentQuery, Transaction
 from learnflow_core.usecases import users as usecases
 from learnflow_http import wire
@@ -33,6 +34,7 @@ from learnflow_http.cli.common import (
     print_made,
     read,
     with_database,
+    with_settings,
     write,
 )
 from learnflow_http.settings import Settings
@@ -121,16 +123,19 @@ def export(settings: Settings, who: str, account: str | None, mode: Mode) -> Non
 @account_option
 @mode_option
 @json_option
-@with_database
+@with_settings("database", "refund_window_days")
 def delete(settings: Settings, who: str, account: str | None, mode: Mode, *, as_json: bool) -> None:
-    """Erase a person, found by id or email: their data goes, enrolments are cancelled, the books stay."""
+    """Erase a person, found by id or email: their data goes, enrolments end, the books stay.
+
+    What was paid within the refund window goes back as soon as a server runs.
+    """
     if sys.stdin.isatty():
         user = read(settings, lambda tx: _found(tx, who, account, mode))
         click.confirm(f"Erase {user.name} <{user.email}> for good?", abort=True, err=True)
     ctx = context()
 
     async def work(tx: Transaction) -> User:
-        return await usecases.erase(tx, await _found(tx, who, account, mode), ctx)
+        return await usecases.erase(tx, await _found(tx, who, account, mode), settings.refund_window_days * DAY, ctx)
 
     erased = write(settings, work)
     print_made(wire.user(erased), f"Erased the person {erased.id}.", as_json=as_json)
@@ -187,6 +192,6 @@ async def _payment_record(tx: Transaction, enrollment: Enrollment) -> PaymentRec
         payment_method_id=payment.method_id,
         amount=Price.of(payment.amount),
         status=payment.status,
-        created_at=wire.timestamp(payment.created_at),
-        updated_at=wire.timestamp(payment.updated_at),
+        created_at=timestamp(payment.created_at),
+        updated_at=timestamp(payment.updated_at),
     )

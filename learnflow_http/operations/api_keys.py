@@ -10,10 +10,12 @@ from msgspec import Meta
 from learnflow_core.access import SCOPES
 from learnflow_core.errors import Code
 from learnflow_core.fields import Title
+from learnflow_core.instants import instant
 from learnflow_core.model import Mode
 from learnflow_core.usecases import api_keys
 from learnflow_http import wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import ADMIN, Operation
 
 ScopeName = Annotated[str, Meta(extra_json_schema={"enum": list(SCOPES)})]
@@ -36,7 +38,7 @@ async def _create_key(tx: Any, call: Call) -> Any:
         name=new.name,
         scopes=new.scopes,
         mode=new.mode,
-        expires_at=wire.instant(new.expires_at, param="expires_at") if new.expires_at is not None else None,
+        expires_at=instant(new.expires_at, param="expires_at") if new.expires_at is not None else None,
         ctx=call.ctx,
     )
 
@@ -53,7 +55,8 @@ API_KEYS = (
         summary="List the account's API keys",
         tag="API keys",
         kind="read",
-        run=lambda tx, call: api_keys.list_keys(tx, call.actor, call.paging),
+        run=lambda tx, call: api_keys.list_keys(tx, call.actor, call.paging, updated_since(call)),
+        query=Changes,
         reply=wire.ApiKey,
         show=wire.api_key,
         paged=True,

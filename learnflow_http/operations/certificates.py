@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from learnflow_core.errors import Code
 from learnflow_core.fields import PlainText
 from learnflow_core.usecases import certificates, visible
 from learnflow_http import wire
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import ADMIN, Operation
 
 
-class CertificateFilters(msgspec.Struct, frozen=True):
+class CertificateFilters(Changes, frozen=True):
     """Which certificates are listed."""
 
     user_id: PlainText | None = None
@@ -27,7 +26,12 @@ CERTIFICATES = (
         tag="Certificates",
         kind="read",
         run=lambda tx, call: certificates.list_certificates(
-            tx, call.actor, call.query.user_id, call.query.course_id, call.paging
+            tx,
+            call.actor,
+            call.paging,
+            user_id=call.query.user_id,
+            course_id=call.query.course_id,
+            updated_since=updated_since(call),
         ),
         reply=wire.Certificate,
         show=wire.certificate,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
 from learnflow_core.errors import Code, LearnFlowError
@@ -15,10 +14,11 @@ from learnflow_core.search import MAX_SEARCH_LENGTH, MAX_SEARCH_WORDS, parse_sea
 from learnflow_core.usecases import courses, visible
 from learnflow_http import wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import STAFF, Operation
 
 
-class CourseFilters(msgspec.Struct, frozen=True):
+class CourseFilters(Changes, frozen=True):
     """Which courses are listed; `draft` and `archived` are the caller's account's own."""
 
     search: Annotated[
@@ -44,6 +44,10 @@ def _course_query(call: Call) -> CourseQuery:
     own = filters.status != "published"
     if own and call.actor is None:
         raise LearnFlowError(Code.INVALID_PARAMETER, "Without a credential, only published courses.", param="status")
+    since = updated_since(call)
+    if since is not None and (filters.search is not None or filters.sort is not None):
+        message = "What changed has an order of its own: updated_since stands beside neither search nor sort."
+        raise LearnFlowError(Code.INVALID_PARAMETER, message, param="updated_since")
     sort = filters.sort or ("relevance" if search else "popular")
     return CourseQuery(
         sort="popular" if sort == "relevance" and search is None else sort,
@@ -52,6 +56,7 @@ def _course_query(call: Call) -> CourseQuery:
         level=filters.level,
         status=filters.status,
         account_id=call.actor.account_id if own else None,
+        updated_since=since,
     )
 
 

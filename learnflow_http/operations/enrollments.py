@@ -10,32 +10,34 @@ from msgspec import Meta
 from learnflow_core.errors import Code
 from learnflow_core.fields import PlainText
 from learnflow_core.model import DAY, EnrollmentStatus
-from learnflow_core.usecases import enrollments, visible
-from learnflow_http import wire
+from learnflow_core.usecases import enrollments, rehearsal
+from learnflow_core.usecases.rehearsal import Rehearsal
+from learnflow_http import batch, enrolling_wire, wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import STAFF, Operation
+from learnflow_http.services import Services
 
 
-class EnrollmentFilters(msgspec.Struct, frozen=True):
+class EnrollmentFilters(Changes, frozen=True):
     """Which enrolments are listed."""
 
     user_id: PlainText | None = None
     course_id: PlainText | None = None
     status: EnrollmentStatus | None = None
-    updated_since: Annotated[str | None, Meta(extra_json_schema={"format": "date-time"})] = None
 
 
 class EnrollingOptions(msgspec.Struct, frozen=True):
-    """How to enrol. Rehearsing is not there yet, and whoever asks for it must not be charged instead."""
+    """How to enrol."""
 
-    dry_run: Annotated[Literal["false"] | None, Meta(description="Rehearsals are refused: `true` is no value yet.")] = (
-        None
-    )
+    dry_run: Annotated[
+        Literal["true", "false"] | None,
+        Meta(description="`true`: answer what would happen, rule by rule, and change nothing."),
+    ] = None
 
 
 async def _list_enrollments(tx: Any, call: Call) -> Any:
     filters: EnrollmentFilters = call.query
-    since = filters.updated_since
     return await enrollments.list_enrollments(
         tx,
         call.actor,
@@ -43,9 +45,29 @@ async def _list_enrollments(tx: Any, call: Call) -> Any:
         user_id=filters.user_id,
         course_id=filters.course_id,
         status=filters.status,
-        updated_since=wire.instant(since, param="updated_since") if since is not None else None,
+        updated_since=updated_since(call),
+        now=call.ctx.now,
     )
 
+
+async def _rehearse(services: Services, call: Call) -> Rehearsal:
+    return await services.storage.read(
+        lambda tx: rehearsal.rehearse(tx, services.gateways, call.actor, call.body, call.ctx)
+    )
+
+
+_REHEARSAL = Operation(
+    method="POST",
+    path="/v1/enrollments",
+    name="rehearseEnrollment",
+    summary="Tell what enrolling would come to",
+    tag="Enrollments",
+    kind="saga",
+    run=_rehearse,
+    reply=enrolling_wire.Rehearsal,
+    show=enrolling_wire.rehearsal,
+    has_effect=False,
+)
 
 ENROLLMENTS = (
     Operation(
@@ -77,6 +99,7 @@ ENROLLMENTS = (
         status=lambda enrolled: 201 if enrolled.created else 200,
         query=EnrollingOptions,
         body=enrollments.NewEnrollment,
+        rehearsal=_REHEARSAL,
         scope="enrollments:write",
         errors=(
             Code.USER_NOT_FOUND,
@@ -93,13 +116,28 @@ ENROLLMENTS = (
         ),
     ),
     Operation(
+        method="POST",
+        path="/v1/enrollments/batch",
+        name="createEnrollments",
+        summary="Enrol many at once, each for itself; every item counts as a request",
+        tag="Enrollments",
+        kind="saga",
+        run=batch.enroll_all,
+        reply=enrolling_wire.EnrollmentResults,
+        show=enrolling_wire.enrollment_results,
+        body=enrollments.NewEnrollments,
+        cost=batch.cost,
+        kept=lambda shown: None if any(result.status >= 500 for result in shown.results) else shown,
+        scope="enrollments:write",
+    ),
+    Operation(
         method="GET",
         path="/v1/enrollments/{id}",
         name="getEnrollment",
         summary="Read an enrolment",
         tag="Enrollments",
         kind="read",
-        run=lambda tx, call: visible.get_enrollment(tx, call.actor, call.path["id"]),
+        run=lambda tx, call: enrollments.read_enrollment(tx, call.actor, call.path["id"], call.ctx),
         reply=wire.EnrollmentDetail,
         show=wire.enrollment_detail,
         scope="enrollments:read",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import DAY
 from learnflow_core.usecases import payment_methods, users, visible
 from learnflow_http import wire
 from learnflow_http.call import Call
+from learnflow_http.operations.changes import Changes, updated_since
 from learnflow_http.operations.row import ADMIN, Operation
 from learnflow_http.services import Services
 
@@ -22,6 +24,11 @@ async def _hash_password(services: Services, body: Any) -> str | None:
     return await services.passwords.hash(body.password) if isinstance(body.password, str) else None
 
 
+async def _delete_user(services: Services, call: Call) -> Any:
+    window = services.settings.refund_window_days * DAY
+    return await services.storage.write(lambda tx: users.delete_user(tx, call.actor, call.path["id"], window, call.ctx))
+
+
 USERS = (
     Operation(
         method="GET",
@@ -30,7 +37,8 @@ USERS = (
         summary="List the account's users",
         tag="Users",
         kind="read",
-        run=lambda tx, call: tx.users.list(call.actor.account_id, call.actor.mode, call.paging),
+        run=lambda tx, call: tx.users.list(call.actor.account_id, call.actor.mode, call.paging, updated_since(call)),
+        query=Changes,
         reply=wire.User,
         show=wire.user,
         paged=True,
@@ -99,7 +107,8 @@ USERS = (
         name="deleteUser",
         summary="Erase a user's personal data, and keep the books",
         tag="Users",
-        run=lambda tx, call: users.delete_user(tx, call.actor, call.path["id"], call.ctx),
+        kind="saga",
+        run=_delete_user,
         reply=wire.User,
         show=wire.user,
         scope="users:write",

@@ -21,6 +21,8 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
 
 from storage_backends.conformance.catalogue import Catalogue, Seats
+from storage_backends.conformance.changes import Changes
+from storage_backends.conformance.due import Due
 from storage_backends.conformance.learning import Learning
 from storage_backends.conformance.lists import Lists
 from storage_backends.conformance.pages import Pages
@@ -37,8 +39,10 @@ __all__ = ["PersistentStorageConformance", "StorageConformance"]
 class StorageConformance(
     People,
     Learning,
+    Due,
     Sessions,
     Lists,
+    Changes,
     Pages,
     Catalogue,
     Versions,

@@ -109,11 +109,12 @@ class Learning(Suite):
         assert same(await storage.read(lambda tx: tx.payments.get("pay_1")), kept)
 
         async def work(tx: Transaction) -> None:
-            await tx.payments.put(payment(status="charged", updated_at=9, token="other", amount=Money(1, "USD")))
+            terms = replace(payment(token="other"), amount=Money(1, "USD"), course_version=9)
+            await tx.payments.put(replace(terms, status="charged", updated_at=9, due_at=None, tries=3))
             await tx.enrollments.put(enrollment(payment_id="pay_1"))
 
         await storage.write(work)
-        expected = replace(kept, status="charged", updated_at=9)
+        expected = replace(kept, status="charged", updated_at=9, due_at=None, tries=3)
         assert same(await storage.read(lambda tx: tx.payments.get("pay_1")), expected)
         assert await storage.read(lambda tx: tx.payments.get("pay_2")) is None
 
@@ -163,8 +164,9 @@ class Learning(Suite):
         await storage.write(lambda tx: tx.certificates.put(replace(kept, recipient=HOSTILE, revoked_at=8, issued_at=1)))
         expected = replace(kept, recipient=HOSTILE, revoked_at=8)
         assert same(await storage.read(lambda tx: tx.certificates.get(kept.id)), expected)
-        await storage.write(lambda tx: tx.certificates.erase_recipient("usr_1"))
-        assert same(await storage.read(lambda tx: tx.certificates.get(kept.id)), replace(expected, recipient=""))
+        await storage.write(lambda tx: tx.certificates.erase_recipient("usr_1", 9))
+        erased = replace(expected, recipient="", updated_at=9)
+        assert same(await storage.read(lambda tx: tx.certificates.get(kept.id)), erased)
         assert await storage.read(lambda tx: tx.certificates.get("crt_2")) is None
 
     async def test_an_enrolment_has_one_certificate(self, storage: Storage) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import product
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -25,7 +25,6 @@ from storage_backends.conformance.samples import (
     enrollment,
     keep,
     method,
-    payment,
     stage,
     user,
 )
@@ -164,7 +163,7 @@ class Lists(Suite):
             EnrollmentQuery("live", account_id="acct_0", user_id="usr_acct_0_live_1"),
             EnrollmentQuery("live", account_id="acct_0", user_id="usr_acct_1_live_1"),
             EnrollmentQuery("live", account_id="acct_0", course_id="crs_1", status="cancelled"),
-            EnrollmentQuery("live", status="active", updated_since=2),
+            EnrollmentQuery("live", status="active"),
             EnrollmentQuery("live", seen_by="usr_acct_1_live_1"),
             EnrollmentQuery("live", seen_by="usr_acct_1_live_1", course_id="crs_2"),
             EnrollmentQuery("test", seen_by="usr_acct_1_test_0"),
@@ -176,11 +175,7 @@ class Lists(Suite):
     ) -> None:
         teachers, records = await _many_enrollments(storage)
         expected = [
-            record
-            for record in records
-            if _visible(record, query, teachers)
-            and query.status in (None, record.status)
-            and (query.updated_since is None or record.updated_at >= query.updated_since)
+            record for record in records if _visible(record, query, teachers) and query.status in (None, record.status)
         ]
         await assert_list(
             storage,
@@ -241,44 +236,6 @@ class Lists(Suite):
         with pytest.raises(LearnFlowError) as refused:
             await storage.read(lambda tx: tx.users.list("acct_1", "live", Cursor(after, 10)))
         assert (refused.value.code, refused.value.param) == (Code.INVALID_PARAMETER, "cursor")
-
-    async def test_unresolved_payments_come_oldest_first(self, storage: Storage) -> None:
-        await stage(storage)
-        statuses: list[Any] = ["charging", "charged", "refunding", "refunded", "declined"]
-        for number, key in enumerate(ids("pay")):
-            await _paid(storage, key, statuses[number % 5], number % 4)
-        found = await storage.read(lambda tx: tx.payments.unresolved(3, 100))
-        assert {one.status for one in found} == {"charging", "refunding"}
-        assert all(one.updated_at < 3 for one in found)
-        assert list(found) == sorted(found, key=lambda one: (one.updated_at, one.id))
-        assert await storage.read(lambda tx: tx.payments.unresolved(3, 4)) == found[:4]
-
-
-PAID_AS: dict[str, EnrollmentStatus] = {
-    "charging": "pending",
-    "charged": "active",
-    "declined": "cancelled",
-    "refunding": "refunded",
-    "refunded": "refunded",
-}
-"""The status of an enrolment whose payment has come this far."""
-
-
-async def _paid(
-    storage: Storage,
-    payment_id: str,
-    status: Literal["charging", "charged", "declined", "refunding", "refunded"],
-    updated_at: int,
-) -> None:
-    """A payment of a user of its own."""
-    key = payment_id.removeprefix("pay_")
-    place = {"user_id": f"usr_{key}", "payment_id": payment_id, "status": PAID_AS[status]}
-    await keep(
-        storage,
-        user(f"usr_{key}", email=f"{key.encode().hex()}@example.com"),
-        enrollment(f"enr_{key}", **place),
-        payment(payment_id, enrollment_id=f"enr_{key}", status=status, updated_at=updated_at),
-    )
 
 
 async def _many_enrollments(storage: Storage) -> tuple[dict[str, str], list[Enrollment]]:

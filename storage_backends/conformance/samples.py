@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from learnflow_core.model import (
+    UNRESOLVED_STATUSES,
     Account,
     ApiKey,
     Certificate,
@@ -46,6 +47,7 @@ def api_key(key_id: str = "key_1", **changes: Any) -> ApiKey:
         "scopes": ("*",),
         "mode": "live",
         "created_at": NOW,
+        "updated_at": NOW,
         "expires_at": None,
         "revoked_at": None,
         "last_used_at": None,
@@ -138,6 +140,7 @@ def certificate(of: Enrollment, **changes: Any) -> Certificate:
         "recipient": "Ann Example",
         "course_title": "A Course",
         "issued_at": NOW,
+        "updated_at": NOW,
         "revoked_at": None,
     }
     return Certificate(**{**fields, **changes})
@@ -152,9 +155,12 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
         "method_id": "pm_1",
         "token": "tok_visa",
         "amount": Money(4999, "USD"),
+        "course_version": 1,
         "status": "charging",
         "created_at": NOW,
         "updated_at": NOW,
+        "due_at": NOW if changes.get("status", "charging") in UNRESOLVED_STATUSES else None,
+        "tries": 0,
     }
     return Payment(**{**fields, **changes})
 

@@ -27,6 +27,7 @@ CREATE TABLE api_keys (
     scopes TEXT COLLATE "C" NOT NULL,
     mode TEXT COLLATE "C" NOT NULL CHECK (mode IN ('live', 'test')),
     created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
     expires_at BIGINT,
     revoked_at BIGINT,
     last_used_at BIGINT
@@ -58,6 +59,7 @@ CREATE TABLE users (
 CREATE UNIQUE INDEX users_by_email ON users (mode, email_key, account_id);
 CREATE UNIQUE INDEX users_by_external_id ON users (account_id, mode, external_id);
 CREATE INDEX users_in_order ON users (account_id, mode, created_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX users_changed ON users (account_id, mode, updated_at, id);
 
 -- Categories are made by the courses in them.
 CREATE TABLE categories (
@@ -140,6 +142,10 @@ CREATE TABLE courses (
     status TEXT COLLATE "C" NOT NULL CHECK (status IN ('draft', 'published', 'archived')),
     language TEXT COLLATE "C" NOT NULL CHECK (length(language) BETWEEN 1 AND 35),
     prerequisites TEXT COLLATE "C" NOT NULL,
+    enrolls_from BIGINT,
+    enrolls_until BIGINT,
+    access_days BIGINT CHECK (access_days > 0),
+    version BIGINT NOT NULL CHECK (version > 0),
     external_id TEXT COLLATE "C" CHECK (length(external_id) BETWEEN 1 AND 128),
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
@@ -147,6 +153,7 @@ CREATE TABLE courses (
 );
 CREATE UNIQUE INDEX courses_by_external_id ON courses (account_id, external_id);
 CREATE INDEX courses_by_creator ON courses (created_by);
+CREATE INDEX courses_changed ON courses (status, updated_at, id);
 CREATE INDEX courses_popular ON courses (status, total_students, id);
 CREATE INDEX courses_popular_in_category ON courses (status, category, total_students, id);
 CREATE INDEX courses_popular_at_level ON courses (status, level, total_students, id);
@@ -205,10 +212,13 @@ CREATE TABLE enrollments (
 CREATE UNIQUE INDEX enrollments_live ON enrollments (user_id, course_id)
     WHERE status IN ('pending', 'active', 'completed');
 CREATE INDEX enrollments_of_account ON enrollments (account_id, mode, enrolled_at, id);
+CREATE INDEX enrollments_changed ON enrollments (account_id, mode, updated_at, id);
 CREATE INDEX enrollments_of_user ON enrollments (user_id, enrolled_at, id);
 CREATE INDEX enrollments_of_course ON enrollments (course_id, enrolled_at, id);
+CREATE INDEX enrollments_expiring ON enrollments (expires_at, id) WHERE status = 'active' AND expires_at IS NOT NULL;
 
--- What was charged for enrolments, written down before the payment service is asked.
+-- What was agreed for enrolments, written down before the payment service is asked. `due_at` is when an unresolved one is
+-- to be carried on; who takes it up moves that into the future first, and so keeps others from it.
 CREATE TABLE payments (
     id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     enrollment_id TEXT COLLATE "C" NOT NULL REFERENCES enrollments (id),
@@ -217,13 +227,17 @@ CREATE TABLE payments (
     token TEXT COLLATE "C" NOT NULL,
     amount BIGINT NOT NULL CHECK (amount > 0),
     currency TEXT COLLATE "C" NOT NULL CHECK (length(currency) = 3),
+    course_version BIGINT NOT NULL CHECK (course_version > 0),
     status TEXT COLLATE "C" NOT NULL
-        CHECK (status IN ('charging', 'charged', 'declined', 'refunding', 'refunded')),
+        CHECK (status IN ('charging', 'reversing', 'charged', 'declined', 'refunding', 'refunded')),
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL
+    updated_at BIGINT NOT NULL,
+    due_at BIGINT,
+    tries BIGINT NOT NULL CHECK (tries >= 0),
+    CHECK ((status IN ('charging', 'reversing', 'refunding')) = (due_at IS NOT NULL))
 );
 CREATE INDEX payments_of_enrollment ON payments (enrollment_id);
-CREATE INDEX payments_unresolved ON payments (updated_at, id) WHERE status IN ('charging', 'refunding');
+CREATE INDEX payments_due ON payments (due_at, id) WHERE due_at IS NOT NULL;
 
 -- Means of payment that the payment service keeps for users.
 CREATE TABLE payment_methods (
@@ -249,10 +263,12 @@ CREATE TABLE certificates (
     recipient TEXT COLLATE "C" NOT NULL CHECK (length(recipient) <= 200),
     course_title TEXT COLLATE "C" NOT NULL CHECK (length(course_title) BETWEEN 1 AND 200),
     issued_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
     revoked_at BIGINT,
     FOREIGN KEY (user_id, account_id, mode) REFERENCES users (id, account_id, mode)
 );
 CREATE INDEX certificates_of_account ON certificates (account_id, mode, issued_at, id);
+CREATE INDEX certificates_changed ON certificates (account_id, mode, updated_at, id);
 CREATE INDEX certificates_of_user ON certificates (user_id, issued_at, id);
 CREATE INDEX certificates_of_course ON certificates (course_id, issued_at, id);
 

@@ -27,6 +27,7 @@ INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('courses', 'sqlite_autoindex_courses_1', '100000 1'),
     ('courses', 'courses_by_external_id', '100000 10000 1'),
     ('courses', 'courses_by_creator', '100000 100'),
+    ('courses', 'courses_changed', '100000 50000 2 1'),
     ('courses', 'courses_popular', '100000 50000 20 1'),
     ('courses', 'courses_popular_in_category', '100000 50000 2500 2 1'),
     ('courses', 'courses_popular_at_level', '100000 50000 12500 5 1'),

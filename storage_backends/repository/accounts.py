@@ -23,6 +23,7 @@ _TAKE_LICENSE = {
     f"WHERE id = $1 AND (licenses IS NULL OR {mode}_licenses < licenses) RETURNING id"
     for mode in MODES
 }
+_LICENSES_TAKEN = {mode: f"SELECT {mode}_licenses FROM accounts WHERE id = $1" for mode in MODES}
 _RETURN_LICENSE = {mode: f"UPDATE accounts SET {mode}_licenses = {mode}_licenses - 1 WHERE id = $1" for mode in MODES}
 
 
@@ -44,6 +45,11 @@ class Accounts:
 
     async def list(self, paging: Paging) -> Slice[Account]:
         return await part(self._tx, _ALL, paging, Where())
+
+    async def licenses_taken(self, account_id: str, mode: Mode) -> int:
+        row = await self._tx.row(_LICENSES_TAKEN[mode], account_id)
+        assert row is not None, "callers have just read the account"
+        return int(row[0])
 
     async def take_license(self, account_id: str, mode: Mode) -> bool:
         return await self._tx.row(_TAKE_LICENSE[mode], account_id) is not None
@@ -71,10 +77,15 @@ class ApiKeys:
         return API_KEYS.make(row[: API_KEYS.width]), ACCOUNTS.make(row[API_KEYS.width :])
 
     async def put(self, key: ApiKey) -> None:
-        await update(self._tx, "api_keys", key.id, API_KEYS.pack(key, only=("name", "expires_at", "revoked_at")))
+        await update(
+            self._tx, "api_keys", key.id, API_KEYS.pack(key, only=("name", "expires_at", "revoked_at", "updated_at"))
+        )
 
-    async def list(self, account_id: str, mode: Mode | None, paging: Paging) -> Slice[ApiKey]:
-        return await part(self._tx, _KEYS, paging, Where().also("account_id = {}", account_id).when("mode = {}", mode))
+    async def list(
+        self, account_id: str, mode: Mode | None, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[ApiKey]:
+        where = Where().also("account_id = {}", account_id).when("mode = {}", mode)
+        return await part(self._tx, _KEYS, paging, where, updated_since=updated_since)
 
     async def touch(self, used: Sequence[tuple[str, Instant]]) -> None:
         # In the order of the ids, so that two processes that do this at once wait for each other rather than for ever.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import islice
 
+from learnflow_core.enrollment import PAYMENTS
 from storage_backends.driver import DriverTransaction, Wanted
 from storage_backends.repository import list_books, words
 from storage_backends.repository.courses import COURSES, tokens
@@ -19,6 +20,12 @@ MOST = 100
 """How many findings of one kind are told: whoever has more of them needs no longer list."""
 
 _COURSES_AT_ONCE = 500
+
+_AGREEING = " OR ".join(
+    f"(enrollments.status = '{status}' AND payments.status IN ({', '.join(map(repr, sorted(ways)))}))"
+    for status, ways in PAYMENTS.items()
+)
+"""`learnflow_core.enrollment.PAYMENTS`, as a condition."""
 
 # ruff: noqa: S608 - nothing but our own names is put into these
 _QUESTIONS = {
@@ -47,16 +54,12 @@ _QUESTIONS |= {
         SELECT id, total_students, students_base + live_taken FROM courses
         WHERE total_students <> students_base + live_taken AND id NOT IN (SELECT course_id FROM unsettled) ORDER BY id
     """,
-    # A paid enrolment that is cancelled and not refunded belongs to a user who was deleted.
-    "enrolment {}: it is {}, but its payment {} is {}": """
+    "enrolment {}: it is {}, but its payment {} is {}": f"""
         SELECT enrollments.id, enrollments.status, payment_id, COALESCE(payments.status, 'not there') FROM enrollments
         LEFT JOIN payments ON payments.id = payment_id AND payments.enrollment_id = enrollments.id
             AND payments.mode = enrollments.mode
         WHERE payment_id IS NOT NULL AND (payments.id IS NULL OR NOT (
-            (enrollments.status = 'pending' AND payments.status = 'charging')
-            OR (enrollments.status IN ('active', 'completed', 'expired') AND payments.status = 'charged')
-            OR (enrollments.status = 'cancelled' AND payments.status IN ('declined', 'charged'))
-            OR (enrollments.status = 'refunded' AND payments.status IN ('refunding', 'refunded'))
+            {_AGREEING}
         )) ORDER BY enrollments.id
     """,
     "enrolment {}: it is {}, and no payment belongs to it": """

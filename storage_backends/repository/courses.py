@@ -83,6 +83,7 @@ _TAKE_SEAT = {
     f"WHERE id = $1 AND (seats IS NULL OR {mode}_taken < seats) RETURNING id"
     for mode in MODES
 }
+_SEATS_TAKEN = {mode: f"SELECT {mode}_taken FROM courses WHERE id = $1" for mode in MODES}
 _FREE_SEAT = {mode: f"UPDATE courses SET {mode}_taken = {mode}_taken - 1 WHERE id = $1" for mode in MODES}
 
 
@@ -147,6 +148,9 @@ class Courses:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
         listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
+        if query.updated_since is not None:
+            assert query.search is None, "what is searched for has an order of its own"
+            return await part(self._tx, listing, paging, where, updated_since=query.updated_since)
         if query.search is None:
             total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
             known = None if total is None else Known(total, partial(self._start, query, listing))
@@ -165,6 +169,11 @@ class Courses:
     async def name_category(self, slug: str, name: str) -> None:
         if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
             await self._change(crc32(slug.encode()))
+
+    async def seats_taken(self, course_id: str, mode: Mode) -> int:
+        row = await self._tx.row(_SEATS_TAKEN[mode], course_id)
+        assert row is not None, "callers have just read the course"
+        return int(row[0])
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from learnflow_core.model import Certificate, Enrollment
+from learnflow_core.model import Certificate, Enrollment, Instant
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import CertificateQuery, EnrollmentQuery, Paging
 from storage_backends.driver import DriverTransaction
@@ -56,8 +56,13 @@ class Enrollments:
         return frozenset(course_id for (course_id,) in rows)
 
     async def list(self, query: EnrollmentQuery, paging: Paging) -> Slice[Enrollment]:
-        where = _visible(query).when("status = {}", query.status).when("updated_at >= {}", query.updated_since)
-        return await part(self._tx, _ENROLLMENTS_IN_ORDER, paging, where)
+        where = _of_status(_visible(query), query)
+        return await part(self._tx, _ENROLLMENTS_IN_ORDER, paging, where, updated_since=query.updated_since)
+
+    async def overdue(self, now: Instant, limit: int, course_id: str | None = None) -> Sequence[Enrollment]:
+        where = Where().also("status = 'active'").also("expires_at <= {}", now).when("course_id = {}", course_id)
+        wanted = ENROLLMENTS.select(f"WHERE {where} ORDER BY expires_at ASC, id ASC LIMIT {where.parameter(limit)}")
+        return [ENROLLMENTS.make(row) for row in await self._tx.rows(wanted, *where.args)]
 
     async def live_of_user(self, user_id: str) -> Sequence[Enrollment]:
         wanted = ENROLLMENTS.select(f"WHERE user_id = $1 AND {LIVE} ORDER BY enrolled_at, id")
@@ -77,14 +82,16 @@ class Certificates:
         return CERTIFICATES.maybe(await self._tx.row(CERTIFICATES.select("WHERE id = $1"), certificate_id))
 
     async def put(self, certificate: Certificate) -> None:
-        changed = CERTIFICATES.pack(certificate, only=("recipient", "revoked_at"))
+        changed = CERTIFICATES.pack(certificate, only=("recipient", "revoked_at", "updated_at"))
         await update(self._tx, "certificates", certificate.id, changed)
 
     async def list(self, query: CertificateQuery, paging: Paging) -> Slice[Certificate]:
-        return await part(self._tx, _CERTIFICATES_IN_ORDER, paging, _visible(query))
+        where = _visible(query)
+        return await part(self._tx, _CERTIFICATES_IN_ORDER, paging, where, updated_since=query.updated_since)
 
-    async def erase_recipient(self, user_id: str) -> None:
-        await self._tx.rows("UPDATE certificates SET recipient = '' WHERE user_id = $1", user_id)
+    async def erase_recipient(self, user_id: str, now: Instant) -> None:
+        statement = "UPDATE certificates SET recipient = '', updated_at = $2 WHERE user_id = $1"
+        await self._tx.rows(statement, user_id, now)
 
 
 _COMPLETED = (
@@ -92,6 +99,15 @@ _COMPLETED = (
     "AND course_id IN (SELECT value FROM json_each(CAST($2 AS TEXT)))"
 )
 _SEEN_BY = "(user_id = {0} OR course_id IN (SELECT id FROM courses WHERE created_by = {0}))"
+
+
+def _of_status(where: Where, query: EnrollmentQuery) -> Where:
+    """The status as it is to be seen: what is active until an instant is expired from it on."""
+    if query.status == "active":
+        return where.also("status = 'active' AND (expires_at IS NULL OR expires_at > {})", query.now)
+    if query.status == "expired":
+        return where.also("(status = 'expired' OR (status = 'active' AND expires_at <= {}))", query.now)
+    return where.when("status = {}", query.status)
 
 
 def _visible(query: EnrollmentQuery | CertificateQuery) -> Where:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from learnflow_core.errors import Code, LearnFlowError
@@ -30,6 +30,10 @@ class Listing(Generic[T]):
     key: tuple[tuple[str, type[int | str]], ...]
     falling: bool
     row: str = ""
+
+    def of_changes(self) -> Listing[T]:
+        """The same list in the order in which its items changed."""
+        return replace(self, key=(("updated_at", int), ("id", str)), falling=False)
 
     @property
     def order(self) -> str:
@@ -106,9 +110,20 @@ class Rows:
 
 
 async def part(
-    tx: DriverTransaction, listing: Listing[T], paging: Paging, where: Where, *, known: Known | None = None
+    tx: DriverTransaction,
+    listing: Listing[T],
+    paging: Paging,
+    where: Where,
+    *,
+    known: Known | None = None,
+    updated_since: Value = None,
 ) -> Slice[T]:
-    """What `paging` asks for of the items that meet conditions; `known` is what is kept of all of them, if anything."""
+    """What `paging` asks for of the items that meet conditions; `known` is what is kept of all of them, if anything.
+
+    Where it is asked what was updated since an instant, in the order of the changes.
+    """
+    if updated_since is not None:
+        listing, where = listing.of_changes(), where.copy().also("updated_at >= {}", updated_since)
     rows = Rows(tx, listing.table, where, known)
     return await parts(listing, paging, [rows], rows.count)
 

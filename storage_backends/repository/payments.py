@@ -33,13 +33,16 @@ class Payments:
         return PAYMENTS.maybe(await self._tx.row(PAYMENTS.select("WHERE id = $1"), payment_id))
 
     async def put(self, payment: Payment) -> None:
-        await update(self._tx, "payments", payment.id, PAYMENTS.pack(payment, only=("status", "updated_at")))
+        changed = PAYMENTS.pack(payment, only=("status", "updated_at", "due_at", "tries"))
+        await update(self._tx, "payments", payment.id, changed)
 
-    async def unresolved(self, before: Instant, limit: int) -> Sequence[Payment]:
-        wanted = PAYMENTS.select(
-            "WHERE status IN ('charging', 'refunding') AND updated_at < $1 ORDER BY updated_at, id LIMIT $2"
-        )
-        return [PAYMENTS.make(row) for row in await self._tx.rows(wanted, before, limit)]
+    async def claim(self, now: Instant, limit: int, *, lease: Instant, doublings: int) -> Sequence[Payment]:
+        return [PAYMENTS.make(row) for row in await self._tx.rows(_CLAIM, now, limit, lease, doublings)]
+
+    async def unresolved(self, before: Instant, limit: int) -> int:
+        row = await self._tx.row(_COUNT_UNRESOLVED, before, limit)
+        assert row is not None, "an aggregate answers one row"
+        return int(row[0])
 
     async def add_method(self, method: PaymentMethod) -> None:
         await insert(self._tx, "payment_methods", METHODS.pack(method))
@@ -82,3 +85,16 @@ class SandboxCharges:
         row = await self._tx.row(SANDBOX.select("WHERE key = $1"), charge.key)
         assert row is not None, "it was there before"
         return SANDBOX.make(row)
+
+
+# The condition stands outside as well: where another has claimed a row meanwhile, it is asked again of the row as it
+# now is, and what the sub-select found is not.
+_CLAIM = (
+    "UPDATE payments SET tries = tries + 1, due_at = CAST($1 AS BIGINT) + (CAST($3 AS BIGINT) << "  # noqa: S608
+    "CAST(CASE WHEN tries < $4 THEN tries ELSE CAST($4 AS BIGINT) END AS INTEGER)) "
+    "WHERE due_at <= $1 AND id IN (SELECT id FROM payments WHERE due_at <= $1 ORDER BY tries, due_at, id LIMIT $2) "
+    f"RETURNING {PAYMENTS.columns}"
+)
+_COUNT_UNRESOLVED = (
+    "SELECT count(*) FROM (SELECT 1 FROM payments WHERE due_at IS NOT NULL AND updated_at < $1 LIMIT $2) AS found"
+)

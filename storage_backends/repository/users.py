@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from learnflow_core.model import Mode, User
+from learnflow_core.model import Instant, Mode, User
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Paging
 from storage_backends.driver import DriverTransaction, DuplicateError, Value
@@ -41,9 +41,13 @@ class Users:
         rows = await self._tx.rows(USERS.select(f"WHERE {where} ORDER BY account_id LIMIT 2"), *where.args)
         return [USERS.make(row) for row in rows]
 
-    async def list(self, account_id: str, mode: Mode, paging: Paging) -> Slice[User]:
-        where = Where().also("account_id = {}", account_id).also("mode = {}", mode).also("deleted_at IS NULL")
-        return await part(self._tx, _IN_ORDER, paging, where)
+    async def list(
+        self, account_id: str, mode: Mode, paging: Paging, updated_since: Instant | None = None
+    ) -> Slice[User]:
+        where = Where().also("account_id = {}", account_id).also("mode = {}", mode)
+        if updated_since is None:
+            where.also("deleted_at IS NULL")
+        return await part(self._tx, _IN_ORDER, paging, where, updated_since=updated_since)
 
 
 def _columns(user: User) -> dict[str, Value]:

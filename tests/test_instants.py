@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.instants import instant, timestamp
 from learnflow_core.model import SECOND
-from learnflow_http.wire import instant, timestamp
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,216 @@
+"""Payments, from what was agreed to the money that has come, or has gone back.
+
+Money moves outside our transactions. A payment is written down before the payment service is asked, with all that is
+asked, and its id is the idempotency key: whoever finds one unresolved asks the same again, which pays nothing twice.
+So a charge has no owner. That several ask at once is harmless, and `Payments.claim` keeps it from happening needlessly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from learnflow_core.enrollment import LEASE, LEASE_DOUBLINGS, UNRESOLVED_AFTER, paid, step
+from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import UNRESOLVED_STATUSES, Course, Enrollment, Mode, Payment, PaymentStatus
+from learnflow_core.ports import Context, PaymentGateway, Storage, Transaction
+from learnflow_core.usecases.places import release
+
+Gateways = Mapping[Mode, PaymentGateway]
+"""The payment service of each mode."""
+
+AT_ONCE = 16
+"""How many payments one sweep carries on at the same time: a slow one keeps a sixteenth of it busy."""
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What a charge came to: the enrolment as it is now, and the refusal, if the charge was refused."""
+
+    enrollment: Enrollment
+    refusal: Code | None
+
+
+async def find_token(
+    tx: Transaction, gateway: PaymentGateway, user_id: str, method_id: str | None
+) -> str | LearnFlowError:
+    """The payment service's word for a user's means of payment, or why it cannot be charged."""
+    if method_id is None:
+        message = "This course costs money: payment_method_id is needed."
+        return LearnFlowError(Code.MISSING_PARAMETER, message, param="payment_method_id")
+    if (builtin := gateway.builtin_methods.get(method_id)) is not None:
+        return builtin
+    method = await tx.payments.method(method_id)
+    if method is None or method.user_id != user_id or method.deleted_at is not None:
+        return LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="payment_method_id")
+    return method.token
+
+
+def agreed(enrollment: Enrollment, course: Course, method_id: str, token: str, ctx: Context) -> Payment:
+    """What is to be charged for an enrolment: the course's price as it is now, and later whatever becomes of that."""
+    return Payment(
+        id=ctx.new_id("pay"),
+        enrollment_id=enrollment.id,
+        mode=enrollment.mode,
+        method_id=method_id,
+        token=token,
+        amount=course.price,
+        course_version=course.version,
+        status="charging",
+        created_at=ctx.now,
+        updated_at=ctx.now,
+        due_at=ctx.now + UNRESOLVED_AFTER,
+        tries=0,
+    )
+
+
+async def payment_of(tx: Transaction, enrollment: Enrollment) -> Payment:
+    """The payment that an enrolment which is pending or was paid has."""
+    payment = await tx.payments.get(enrollment.payment_id or "")
+    assert payment is not None, "payments are never deleted"
+    return payment
+
+
+async def give_back_later(tx: Transaction, enrollment: Enrollment, ctx: Context) -> Payment:
+    """Write down that what was paid for an enrolment, or is found to have been, goes back."""
+    payment = await payment_of(tx, enrollment)
+    if payment.status in ("charging", "charged"):
+        payment = _moved(payment, "reversing" if payment.status == "charging" else "refunding", ctx)
+        await tx.payments.put(payment)
+    return payment
+
+
+async def charge(storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context) -> Settled:
+    """Charge a payment, or ask what became of that, and confirm or release its enrolment.
+
+    `service_unavailable` when the payment service does not say: everything stays as it is.
+    """
+    refusal = await gateway.charge(payment)
+    enrollment, kept = await storage.write(lambda tx: _settle(tx, payment.id, refusal, ctx))
+    if kept.status == "refunding":
+        with unless_unavailable():
+            await refund(storage, gateway, kept, ctx)
+    return Settled(enrollment, refusal)
+
+
+async def refund(storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context) -> None:
+    """Give the money of a payment that is `refunding` back; `service_unavailable` as in `charge`."""
+    await gateway.refund(payment)
+    await storage.write(lambda tx: _given_back(tx, payment.id, ctx))
+
+
+async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context) -> int:
+    """Carry on what a crash or a silent payment service left unresolved; how many payments that was.
+
+    Safe with several at once: each payment is taken up by one of them, for a time that grows with the number of tries,
+    so that those which cannot be resolved do not keep the others waiting. One that fails in another way than by silence
+    does not either: an ExceptionGroup tells of all such at the end.
+    """
+    taken_up, failures = 0, list[Exception]()
+    while True:
+        due = await storage.write(
+            lambda tx: tx.payments.claim(ctx.now, AT_ONCE, lease=LEASE, doublings=LEASE_DOUBLINGS)
+        )
+        failures += await _carried_on(storage, gateways, due, ctx)
+        taken_up += len(due)
+        if len(due) < AT_ONCE:
+            break
+    if failures:
+        raise ExceptionGroup("some payments could not be resolved", failures)
+    return taken_up
+
+
+async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: Context) -> Payment | None:
+    """Carry one payment on as the sweep would, without waiting for it; the payment as it then is, if there is one.
+
+    A payment whose outcome is still unknown stays for the sweep.
+    """
+    payment = await storage.read(lambda tx: tx.payments.get(payment_id))
+    if payment is None or payment.status not in UNRESOLVED_STATUSES:
+        return payment
+    await _carry_on(storage, gateways, payment, ctx)
+    return await storage.read(lambda tx: tx.payments.get(payment_id))
+
+
+async def returned(tx: Transaction, payment_id: str, ctx: Context) -> bool:
+    """Write down that the payment service gave the money of an enrolment back by itself, which ends the enrolment.
+
+    False, and nothing changes, where the books have no such end: the course was completed, or the payment is not
+    charged. To be told it twice changes nothing more.
+    """
+    payment = await tx.payments.get(payment_id)
+    if payment is None or payment.status not in ("charged", "refunding", "refunded"):
+        return False
+    if payment.status == "charged":
+        enrollment = await tx.enrollments.get(payment.enrollment_id)
+        assert enrollment is not None, "the schema ties a payment to its enrolment"
+        if enrollment.status != "active":
+            return False
+        await release(tx, step(enrollment, "refund", ctx.now))
+    if payment.status != "refunded":
+        await tx.payments.put(_moved(payment, "refunded", ctx))
+    return True
+
+
+@contextmanager
+def unless_unavailable() -> Iterator[None]:
+    """Leave for the sweep what the payment service does not answer now."""
+    try:
+        yield
+    except LearnFlowError as error:
+        if error.code is not Code.SERVICE_UNAVAILABLE:
+            raise
+
+
+async def _carried_on(
+    storage: Storage, gateways: Gateways, payments: Sequence[Payment], ctx: Context
+) -> list[Exception]:
+    """Carry payments on, all at the same time; what failed in another way than by silence."""
+    asked = [_carry_on(storage, gateways, payment, ctx) for payment in payments]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+
+
+async def _carry_on(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
+    way = refund if payment.status == "refunding" else charge
+    with unless_unavailable():
+        await way(storage, gateways[payment.mode], payment, ctx)
+
+
+async def _settle(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> tuple[Enrollment, Payment]:
+    """Write down what the payment service said, unless somebody who asked too has done so."""
+    payment = await tx.payments.get(payment_id)
+    assert payment is not None, "payments are never deleted"
+    enrollment = await tx.enrollments.get(payment.enrollment_id)
+    assert enrollment is not None, "the schema ties a payment to its enrolment"
+    if payment.status not in ("charging", "reversing"):
+        return enrollment, payment
+    if refusal is not None:
+        return await _released(tx, step(enrollment, "decline", ctx.now), _moved(payment, "declined", ctx))
+    if payment.status == "reversing":
+        return await _released(tx, step(enrollment, "reverse", ctx.now), _moved(payment, "refunding", ctx))
+    active, charged = paid(enrollment, ctx.now), _moved(payment, "charged", ctx)
+    await tx.payments.put(charged)
+    await tx.enrollments.put(active)
+    return active, charged
+
+
+async def _released(tx: Transaction, enrollment: Enrollment, payment: Payment) -> tuple[Enrollment, Payment]:
+    await tx.payments.put(payment)
+    await release(tx, enrollment)
+    return enrollment, payment
+
+
+async def _given_back(tx: Transaction, payment_id: str, ctx: Context) -> None:
+    payment = await tx.payments.get(payment_id)
+    assert payment is not None, "payments are never deleted"
+    if payment.status == "refunding":
+        await tx.payments.put(_moved(payment, "refunded", ctx))
+
+
+def _moved(payment: Payment, status: PaymentStatus, ctx: Context) -> Payment:
+    """The payment in another status; whoever moves it there sees to what is then to be done first."""
+    due_at = ctx.now + UNRESOLVED_AFTER if status in ("reversing", "refunding") else None
+    return msgspec.structs.replace(payment, status=status, updated_at=ctx.now, due_at=due_at, tries=0)
