@@ -57,10 +57,16 @@ UNRESOLVED_AFTER: Instant = 10 * SECOND
 """How long whoever began something with the payment service is left to it, before the sweep takes it up."""
 
 LEASE: Instant = 20 * SECOND
-"""How long a sweep that has taken up a payment is left to it the first time; each time doubles that."""
+"""How long a sweep that has taken up a payment is left to it: it may die over it, and then another takes it up."""
 
-LEASE_DOUBLINGS = 4
-"""How often a lease is doubled: no payment waits longer than 320 seconds to be taken up again."""
+_BACK_OFF: Instant = 20 * SECOND
+_DOUBLINGS = 4
+
+
+def back_off(tries: int) -> Instant:
+    """How long a payment that was tried so often in vain waits before it is tried again: 20 seconds after the first
+    time, doubled with each, and 320 at most."""
+    return _BACK_OFF << min(tries - 1, _DOUBLINGS)
 
 
 def step(enrollment: Enrollment, event: Event, now: Instant) -> Enrollment:

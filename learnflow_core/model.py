@@ -216,7 +216,7 @@ class Payment(msgspec.Struct, frozen=True):
     service's word for the method `method_id`, also when the method is deleted.
 
     `due_at` is when somebody is to carry it on who does not do so already; null when it is resolved. `tries` is how
-    often that was taken up.
+    often a sweep has done so in vain.
     """
 
     id: str

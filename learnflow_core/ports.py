@@ -273,11 +273,10 @@ class Payments(Protocol):
     async def put(self, payment: Payment) -> None:
         """Replace the status of the payment with this id, and when it is due."""
 
-    async def claim(self, now: Instant, limit: int, *, lease: Instant, doublings: int) -> Sequence[Payment]:
-        """Take up at most `limit` payments that are due, those that were taken up least often first.
+    async def claim(self, now: Instant, limit: int, *, until: Instant) -> Sequence[Payment]:
+        """Take up at most `limit` payments that are due, those that were tried least often first.
 
-        Each counts one more try and is due again after `lease`, doubled by every earlier try but no more often than
-        `doublings` times. Until then nobody else is given it, however many ask at once.
+        Each is due again at `until`; before that nobody else is given it, however many ask at once.
         """
 
     async def unresolved(self, before: Instant, limit: int) -> int:

@@ -55,11 +55,12 @@ ADVICE: Final[dict[Code, str]] = {
     "One is free again when an enrolment is cancelled.",
     Code.COURSE_FULL: "All seats are taken by live enrolments. Nothing was charged. A seat is free again when somebody "
     "leaves.",
-    Code.COURSE_NOT_AVAILABLE: "The course is archived, or still a draft (`error.details.status`). As with every rule of "
-    "enrolling, `error.details.rule` names it, and `error.details.passes_from` is when it would pass (null: nobody can "
-    "tell); `?dry_run=true` shows all rules at once.",
-    Code.ENROLLMENT_CLOSED: "The course takes nobody now: enrolling has not begun (`error.details.passes_from` tells when it "
-    "does) or is over (`error.details.closed_at`), or the course has no seats at all (`error.details.rule` is `seats`).",
+    Code.COURSE_NOT_AVAILABLE: "The course is archived, or still a draft (`error.details.status`). As with every rule "
+    "of enrolling, `error.details.rule` names it, and `error.details.passes_from` is when it would pass (null: nobody "
+    "can tell); `?dry_run=true` shows all rules at once.",
+    Code.ENROLLMENT_CLOSED: "The course takes nobody now: enrolling has not begun (`error.details.passes_from` tells "
+    "when it does) or is over (`error.details.closed_at`), or the course has no seats at all (`error.details.rule` is "
+    "`seats`).",
     Code.PREREQUISITE_NOT_MET: "`error.details.missing` lists the courses that the user must complete first.",
     Code.ENROLLMENT_NOT_ACTIVE: "The enrolment is pending, completed, cancelled, refunded or expired "
     "(`error.details.status`), and this cannot be done to it any more.",

@@ -17,7 +17,7 @@ from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context
 from learnflow_core.usecases.payment_methods import forget_deleted
-from learnflow_core.usecases.payments import finish_unresolved
+from learnflow_core.usecases.payments import AT_ONCE, finish_unresolved
 from learnflow_core.usecases.places import expire_overdue
 from learnflow_http.services import Services
 
@@ -66,7 +66,7 @@ def _with_money(services: Services, now: Instant) -> list[Step]:
     ctx = Context(now, services.random_bytes)
     return [
         lambda: _tell_of_unresolved(services, now),
-        lambda: finish_unresolved(services.storage, services.gateways, ctx),
+        lambda: _finish_unresolved(services),
         lambda: forget_deleted(services.storage, services.gateways, ctx),
     ]
 
@@ -94,6 +94,14 @@ async def _repeat(services: Services, work: Step) -> None:
             logger.exception("the sweep failed, and will be tried again")
         # Processes that were forked together would else meet in the same rows, every time.
         await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+
+
+async def _finish_unresolved(services: Services) -> None:
+    """Carry on payments as long as there are any that are due; each round takes its time, and looks at the clock."""
+    while True:
+        ctx = Context(services.clock_ns() // 1_000, services.random_bytes)
+        if await finish_unresolved(services.storage, services.gateways, ctx) < AT_ONCE:
+            break
 
 
 async def _expire(services: Services, ctx: Context) -> None:

@@ -122,8 +122,10 @@ class DriverTransaction(Protocol):
     tests: str
     """As `matches`, for a row by itself: `{0}` stands for the parameter that holds what `test` answered."""
 
-    course_row: str
-    """`id` or `n`: by which of them a course that an index has found is read with the fewest steps."""
+    offset_reads_rows: bool
+    """Whether OFFSET reads the rows that it passes over, though an index has all that is asked of them. If so, the
+    first row behind it is found in the index, and a sub-select that answers its place bounds the index as a parameter
+    would."""
 
     ranked: Ranked | None
     """The quick way to the pages of a search by popularity, where the index has one of its own."""

@@ -78,7 +78,7 @@ class PostgresTransaction(DriverTransaction):
     matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
     tested = "vec"
     tests = matches
-    course_row = "id"  # it is in the indexes of the lists, so that nothing else is read of courses that are passed over
+    offset_reads_rows = True
     ranked: Ranked | None = None
 
     def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:

@@ -102,7 +102,7 @@ class SQLiteTransaction(DriverTransaction):
     tests = (
         "NOT EXISTS (SELECT 1 FROM json_each(CAST({0} AS TEXT)) WHERE instr(' ' || courses.search || ' ', value) = 0)"
     )
-    course_row = "n"  # what indexes lead to
+    offset_reads_rows = False
     ranked: Ranked | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:

@@ -19,6 +19,7 @@ from learnflow_core.enrollment import (
     Event,
     abandoned,
     as_of,
+    back_off,
     is_overdue,
     left,
     paid,
@@ -294,6 +295,10 @@ def test_nothing_can_be_done_with_an_enrolment_from_the_instant_on_at_which_acce
     over = enrollment(payment_id=payment_id, expires_at=STARTED + SECOND)
     assert told(refusal(lambda: change(over, STARTED + SECOND))) == (Code.ENROLLMENT_NOT_ACTIVE, "expired")
     assert change(over, STARTED + SECOND - 1).status in ("active", "cancelled", "refunded")
+
+
+def test_what_was_tried_in_vain_waits_the_longer_the_more_often_and_never_longer_than_320_seconds() -> None:
+    assert [back_off(tries) // SECOND for tries in (1, 2, 3, 4, 5, 6, 1_000)] == [20, 40, 80, 160, 320, 320, 320]
 
 
 def test_who_is_deleted_after_the_refund_window_goes_without_the_money() -> None:

@@ -123,7 +123,7 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.enrollments.live_of_user("usr_1")
     await tx.payments.get("pay_1")
     await tx.payments.put(payment(updated_at=1))
-    await tx.payments.claim(1, 1, lease=1, doublings=1)
+    await tx.payments.claim(1, 1, until=2)
     await tx.payments.unresolved(1, 1)
     await tx.enrollments.overdue(1, 1, "crs_1")
     await tx.courses.seats_taken("crs_1", "live")
@@ -226,11 +226,11 @@ async def test_a_search_looks_up_what_it_finds_instead_of_testing_every_course()
 @pytest.mark.parametrize(
     ("words", "index", "statements"),
     [
-        ("FROM users WHERE id IN (SELECT", "users_changed", 2),
-        ("FROM enrollments WHERE id IN (SELECT", "enrollments_changed", 2),
-        ("FROM certificates WHERE id IN (SELECT", "certificates_changed", 2),
-        ("FROM courses WHERE n IN (SELECT", "courses_changed", 2),
-        ("UPDATE payments SET tries", "payments_due", 1),
+        ("FROM users WHERE", "users_changed", 3),
+        ("FROM enrollments WHERE", "enrollments_changed", 3),
+        ("FROM certificates WHERE", "certificates_changed", 3),
+        ("FROM courses WHERE", "courses_changed", 3),
+        ("UPDATE payments SET due_at = $3", "payments_due", 1),
         ("FROM (SELECT 1 FROM payments", "payments_due", 1),
     ],
 )

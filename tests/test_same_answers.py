@@ -187,15 +187,15 @@ def replacing(**fields: Any) -> Callable[[Any], Any]:
 def claims() -> st.SearchStrategy[Step]:
     """Payments that are taken up; which of them come first in the answer, a statement does not say."""
 
-    def made(now: int, limit: int) -> Step:
+    def made(now: int, limit: int, until: int) -> Step:
         async def step(tx: Transaction) -> Any:
-            found = await tx.payments.claim(now, limit, lease=2, doublings=1)
+            found = await tx.payments.claim(now, limit, until=until)
             return sorted(found, key=lambda one: one.id)
 
-        step.__qualname__ = f"payments.claim({now}, {limit})"
+        step.__qualname__ = f"payments.claim({now}, {limit}, {until})"
         return step
 
-    return st.builds(made, TIMES, st.integers(1, 3))
+    return st.builds(made, TIMES, st.integers(1, 3), TIMES)
 
 
 VISIBLE = [maybe(an("acct")), maybe(an("usr")), maybe(an("usr")), maybe(an("crs"))]

@@ -262,8 +262,41 @@ class TestManyThatAreStuck:
         with pytest.raises(asyncio.CancelledError):
             await doomed
         school.gateway.away, school.gateway.charge = None, charge  # type: ignore[method-assign]
-        for seconds, status in ((0, "pending"), (19, "pending"), (1, "active")):
+        for seconds, status in ((0, "pending"), (19, "pending"), (1, "active"), (60, "active")):
             school.world.clock.advance(seconds)
             await school.world.sweep()
             assert [one["status"] for one in await school.enrollments()] == [status]
         assert len(school.gateway.paid) == 1
+
+    async def test_sweeps_that_die_again_and_again_make_no_payment_wait_longer(self, school: School) -> None:
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        await school.enrol(await school.course())
+        charge = school.gateway.charge
+
+        async def hang(_payment: Any) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+        school.gateway.charge = hang  # type: ignore[method-assign, assignment]
+        school.world.clock.advance(11)
+        for _ in range(5):
+            asked = asyncio.Event()
+            doomed = asyncio.create_task(school.world.sweep())
+            await asked.wait()
+            doomed.cancel()
+            await asyncio.wait([doomed])
+            school.world.clock.advance(20)
+        school.gateway.away, school.gateway.charge = None, charge  # type: ignore[method-assign]
+        await school.world.sweep()
+        assert [one["status"] for one in await school.enrollments()] == ["active"]
+
+    async def test_what_is_tried_in_vain_is_tried_ever_more_seldom(self, school: School) -> None:
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        await school.enrol(await school.course())
+        asked = []
+        for second in range(1, 700):
+            school.world.clock.advance(1)
+            before = len(school.gateway.asked)
+            await school.world.sweep()
+            asked += [second] * (len(school.gateway.asked) - before)
+        assert asked == [10, 30, 70, 150, 310, 630]

@@ -8,12 +8,12 @@ So a charge has no owner. That several ask at once is harmless, and `Payments.cl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
 
-from learnflow_core.enrollment import LEASE, LEASE_DOUBLINGS, UNRESOLVED_AFTER, paid, step
+from learnflow_core.enrollment import LEASE, UNRESOLVED_AFTER, back_off, paid, step
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import UNRESOLVED_STATUSES, Course, Enrollment, Mode, Payment, PaymentStatus
 from learnflow_core.ports import Context, PaymentGateway, Storage, Transaction
@@ -23,7 +23,7 @@ Gateways = Mapping[Mode, PaymentGateway]
 """The payment service of each mode."""
 
 AT_ONCE = 16
-"""How many payments one sweep carries on at the same time: a slow one keeps a sixteenth of it busy."""
+"""How many payments are carried on at the same time."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -102,24 +102,21 @@ async def refund(storage: Storage, gateway: PaymentGateway, payment: Payment, ct
 
 
 async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context) -> int:
-    """Carry on what a crash or a silent payment service left unresolved; how many payments that was.
+    """Carry on what a crash or a silent payment service left unresolved, `AT_ONCE` at most; how many payments that was.
+    Where it was as many, there may be more.
 
-    Safe with several at once: each payment is taken up by one of them, for a time that grows with the number of tries,
-    so that those which cannot be resolved do not keep the others waiting. One that fails in another way than by silence
-    does not either: an ExceptionGroup tells of all such at the end.
+    Safe with several at once: each payment is taken up by one of them, and what was tried in vain waits the longer the
+    more often it was, behind all others. One that fails in another way than by silence keeps none of them from being
+    carried on: an ExceptionGroup tells of all such at the end.
     """
-    taken_up, failures = 0, list[Exception]()
-    while True:
-        due = await storage.write(
-            lambda tx: tx.payments.claim(ctx.now, AT_ONCE, lease=LEASE, doublings=LEASE_DOUBLINGS)
-        )
-        failures += await _carried_on(storage, gateways, due, ctx)
-        taken_up += len(due)
-        if len(due) < AT_ONCE:
-            break
+    due = await storage.write(lambda tx: tx.payments.claim(ctx.now, AT_ONCE, until=ctx.now + LEASE))
+    outcomes = await asyncio.gather(
+        *(_carry_on(storage, gateways, payment, ctx) for payment in due), return_exceptions=True
+    )
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     if failures:
         raise ExceptionGroup("some payments could not be resolved", failures)
-    return taken_up
+    return len(due)
 
 
 async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: Context) -> Payment | None:
@@ -130,7 +127,9 @@ async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: C
     payment = await storage.read(lambda tx: tx.payments.get(payment_id))
     if payment is None or payment.status not in UNRESOLVED_STATUSES:
         return payment
-    await _carry_on(storage, gateways, payment, ctx)
+    way = refund if payment.status == "refunding" else charge
+    with unless_unavailable():
+        await way(storage, gateways[payment.mode], payment, ctx)
     return await storage.read(lambda tx: tx.payments.get(payment_id))
 
 
@@ -164,19 +163,25 @@ def unless_unavailable() -> Iterator[None]:
             raise
 
 
-async def _carried_on(
-    storage: Storage, gateways: Gateways, payments: Sequence[Payment], ctx: Context
-) -> list[Exception]:
-    """Carry payments on, all at the same time; what failed in another way than by silence."""
-    asked = [_carry_on(storage, gateways, payment, ctx) for payment in payments]
-    outcomes = await asyncio.gather(*asked, return_exceptions=True)
-    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-
-
 async def _carry_on(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
+    """Carry on a payment that was claimed, and put it off when that was in vain."""
     way = refund if payment.status == "refunding" else charge
-    with unless_unavailable():
+    try:
         await way(storage, gateways[payment.mode], payment, ctx)
+    except Exception as error:
+        with unless_unavailable():
+            await storage.write(lambda tx: _put_off(tx, payment, ctx))
+        if not (isinstance(error, LearnFlowError) and error.code is Code.SERVICE_UNAVAILABLE):
+            raise
+
+
+async def _put_off(tx: Transaction, claimed: Payment, ctx: Context) -> None:
+    """Let a payment wait, unless it has been moved, or taken up by somebody else, since it was claimed."""
+    payment = await tx.payments.get(claimed.id)
+    if payment == claimed:
+        tries = payment.tries + 1
+        due_at = ctx.now + back_off(tries)
+        await tx.payments.put(msgspec.structs.replace(payment, due_at=due_at, tries=tries))
 
 
 async def _settle(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> tuple[Enrollment, Payment]:

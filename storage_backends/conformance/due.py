@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 from learnflow_core.model import UNRESOLVED_STATUSES, EnrollmentStatus, Payment, PaymentStatus
@@ -26,19 +25,15 @@ class Due(Suite):
         assert await storage.read(lambda tx: tx.payments.unresolved(3, 4)) == 4
         assert await storage.read(lambda tx: tx.payments.unresolved(0, 4)) == 0
 
-    async def test_a_payment_that_is_due_is_claimed_once_in_each_lease_which_doubles(self, storage: Storage) -> None:
+    async def test_a_payment_that_is_due_is_claimed_once_in_each_lease(self, storage: Storage) -> None:
         await stage(storage)
         unresolved = await _payments_in_every_status(storage)
-        claim = partial(_claim, storage, lease=100, doublings=2)
-        assert await claim(NOW - 1) == []
-        first = await claim(NOW)
-        assert sorted(one.id for one in first) == unresolved
-        assert {(one.tries, one.due_at) for one in first} == {(1, NOW + 100)}
-        now = NOW + 100
-        for tries, lease in ((2, 200), (3, 400), (4, 400), (5, 400)):
-            assert await claim(now - 1) == []
-            assert {(one.tries, one.due_at) for one in await claim(now)} == {(tries, now + lease)}
-            now += lease
+        assert await _claim(storage, NOW - 1, until=NOW) == []
+        for now in (NOW, NOW + 100, NOW + 200):
+            found = await _claim(storage, now, until=now + 100)
+            assert sorted(one.id for one in found) == unresolved
+            assert {(one.tries, one.due_at) for one in found} == {(0, now + 100)}
+            assert await _claim(storage, now + 99, until=now + 500) == []
 
     async def test_what_was_never_tried_is_claimed_before_what_was_and_the_longest_due_first(
         self, storage: Storage
@@ -47,15 +42,14 @@ class Due(Suite):
         due = {"pay_a": (5, 1), "pay_b": (0, 3), "pay_c": (0, 2), "pay_d": (1, 1), "pay_e": (0, 9)}
         for key, (tries, due_at) in due.items():
             await _paid(storage, key, "charging", 1, tries=tries, due_at=due_at)
-        claim = partial(_claim, storage, limit=2)
-        found = [{one.id for one in await claim(8)} for _ in range(3)]
+        found = [{one.id for one in await _claim(storage, 8, until=9, limit=2)} for _ in range(3)]
         assert found == [{"pay_b", "pay_c"}, {"pay_d", "pay_a"}, set()]
 
     async def test_ten_who_claim_at_once_share_the_payments_among_them(self, storage: Storage) -> None:
         await stage(storage)
         for number in range(40):
             await _paid(storage, f"pay_n{number}", "charging", 1)
-        parts = await asyncio.gather(*(_claim(storage, NOW, limit=5) for _ in range(10)))
+        parts = await asyncio.gather(*(_claim(storage, NOW, until=NOW + 1, limit=5) for _ in range(10)))
         claimed = [one.id for part in parts for one in part]
         assert len(claimed) == len(set(claimed)) == 40
 
@@ -116,7 +110,5 @@ async def _payments_in_every_status(storage: Storage) -> list[str]:
     return sorted(key for key, status in found if status in UNRESOLVED_STATUSES)
 
 
-async def _claim(
-    storage: Storage, now: int, *, limit: int = 1_000, lease: int = 100, doublings: int = 2
-) -> Sequence[Payment]:
-    return await storage.write(lambda tx: tx.payments.claim(now, limit, lease=lease, doublings=doublings))
+async def _claim(storage: Storage, now: int, *, until: int, limit: int = 1_000) -> Sequence[Payment]:
+    return await storage.write(lambda tx: tx.payments.claim(now, limit, until=until))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, islice
+from operator import itemgetter
 from typing import Final, TypeVar
 
 from learnflow_core.ports import CourseQuery
@@ -31,6 +33,7 @@ SORTS: Final = ("total_students", "created_at", "rating", "price_key")
 
 _AT_ONCE: Final = 2_000
 _FIRST: Final = (-(2**63), "")
+_COURSES: Final[Callable[[Row], int]] = itemgetter(-1)
 
 Place = tuple[int, str]
 """A position of an order: what its column holds, and an id."""
@@ -42,29 +45,52 @@ _Entry = tuple[str, str, str, int, str]
 """A course in an order of all lists that it is in: the column, its category and level, and its place."""
 
 
-async def start(
-    tx: DriverTransaction, query: CourseQuery, sort: str, offset: int, *, falling: bool
-) -> tuple[Place | None, int]:
-    """Where to begin to read for an offset below the total of a list that has one, and how many courses to pass over.
+@dataclass(frozen=True)
+class Counted:
+    """What is counted of a list in one order: its spans, which have the courses that are `kept`, and its changes that
+    are noted and not in these yet."""
 
-    Reading begins at this place, or (`falling`) below it; None is the beginning of the list.
-    """
-    spans, noted = await _spans(tx, query, sort)
-    came = sum(change for _, change in noted if change > 0)
-    left = sum(-change for _, change in noted if change < 0)
-    kept = sum(courses for *_, courses in spans)
-    rank = kept + came - left - 1 - offset if falling else offset
-    # Where to look among those that are counted, so that what is noted cannot have moved the course before the place.
-    aim = rank + left if falling else rank - came
-    if not 0 <= aim < kept:
-        return None, offset
-    begins, ends = await _around(tx, spans, aim)
-    nearest = ends if falling else begins
-    if nearest is None:
-        return None, offset
-    place, counted = nearest
-    before = counted + sum(change for at, change in noted if at < place)
-    return place, before - 1 - rank if falling else rank - before
+    tx: DriverTransaction
+    spans: Sequence[Row]
+    kept: int
+    noted: Sequence[tuple[Place, int]]
+    falling: bool
+
+    @property
+    def total(self) -> int:
+        """How many courses the list has."""
+        return self.kept + sum(change for _, change in self.noted)
+
+    async def start(self, offset: int) -> tuple[Place | None, int]:
+        """Where to begin to read for an offset below the total, and how many courses to pass over.
+
+        Reading begins at this place, or in a falling order below it; None is the beginning of the list.
+        """
+        came = sum(change for _, change in self.noted if change > 0)
+        left = sum(-change for _, change in self.noted if change < 0)
+        rank = self.kept + came - left - 1 - offset if self.falling else offset
+        # Where to look among what is counted, so that what is noted cannot have moved the course before the place.
+        aim = rank + left if self.falling else rank - came
+        if not 0 <= aim < self.kept:
+            return None, offset
+        begins, ends = await _around(self.tx, self.spans, aim)
+        nearest = ends if self.falling else begins
+        if nearest is None:
+            return None, offset
+        place, counted = nearest
+        before = counted + sum(change for at, change in self.noted if at < place)
+        return place, before - 1 - rank if self.falling else rank - before
+
+
+async def counted(tx: DriverTransaction, query: CourseQuery, sort: str, *, falling: bool) -> Counted:
+    """What is counted of a list that has a total, in the order of a column."""
+    category, level = query.category, query.level
+    noted = uncounted.among(category, level)
+    order = (noted.parameter(part) for part in (sort, category or "", level or ""))
+    rows = await tx.rows(_SPANS.format(*order, sort=sort, noted=noted), *noted.args)
+    spans = [row for row in rows if row[0] is not None]
+    changes = [(row[1:3], row[3]) for row in rows if row[0] is None]
+    return Counted(tx, spans, sum(map(_COURSES, spans)), changes, falling)
 
 
 async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
@@ -92,15 +118,6 @@ def _entries(standing: Standing | None) -> list[_Entry]:
     return [(sort, category, level, getattr(standing, sort), standing.id) for sort in SORTS]
 
 
-async def _spans(tx: DriverTransaction, query: CourseQuery, sort: str) -> tuple[list[Row], list[tuple[Place, int]]]:
-    """The spans of a list, and what is noted of it and not counted yet."""
-    category, level = query.category, query.level
-    noted = uncounted.among(category, level)
-    order = (noted.parameter(part) for part in (sort, category or "", level or ""))
-    rows = await tx.rows(_SPANS.format(*order, sort=sort, noted=noted), *noted.args)
-    return [row for row in rows if row[0] is not None], [(row[1:3], row[3]) for row in rows if row[0] is None]
-
-
 async def _around(tx: DriverTransaction, spans: Sequence[Row], rank: int) -> tuple[_Bound, _Bound | None]:
     """Where the block begins that holds the course of a rank, and where the next one does, if there is one."""
     span, before = _holder(spans, rank)
@@ -114,7 +131,7 @@ async def _around(tx: DriverTransaction, spans: Sequence[Row], rank: int) -> tup
 def _holder(counted: Sequence[Row], rank: int) -> tuple[int, int]:
     """Which of these, whose last column says how many courses each has, has the one of a rank; and how many come
     before it."""
-    sums = [0, *accumulate(courses for *_, courses in counted)]
+    sums = [0, *accumulate(map(_COURSES, counted))]
     at = bisect_right(sums, rank) - 1
     return at, sums[at]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from zlib import crc32
 
 import msgspec
@@ -72,7 +70,7 @@ _CATEGORIES = Listing(
     "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted GROUP BY category"
     ") AS noted ON category = slug) AS counted",
     "slug, name, courses",
-    lambda row: Category(*row),
+    lambda row: Category(*row[:3]),
     key=(("slug", str),),
     falling=False,
 )
@@ -147,14 +145,12 @@ class Courses:
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
+        listing = _ORDERS[query.sort]
         if query.updated_since is not None:
             assert query.search is None, "what is searched for has an order of its own"
             return await part(self._tx, listing, paging, where, updated_since=query.updated_since)
         if query.search is None:
-            total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
-            known = None if total is None else Known(total, partial(self._start, query, listing))
-            return await part(self._tx, listing, paging, where, known=known)
+            return await part(self._tx, listing, paging, where, known=await self._known(query, listing, paging))
         found = await searches.matches(self._tx, query, query.search, where)
         segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
         return await parts(listing, paging, segments, found.count)
@@ -197,12 +193,14 @@ class Courses:
         if await uncounted.enough(self._tx):
             await self._count([])
 
-    async def _start(
-        self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
-    ) -> tuple[blocks.Place | None, int]:
-        if offset < blocks.BLOCK:
-            return None, offset
-        return await blocks.start(self._tx, query, listing.key[0][0], offset, falling=listing.falling)
+    async def _known(self, query: CourseQuery, listing: Listing[CourseSummary], paging: Paging) -> Known | None:
+        """What is kept of a list that a page is asked of, as far as the page needs it; None where nothing is."""
+        if not isinstance(paging, Page) or not totals.has_total(query):
+            return None
+        if paging.offset < blocks.BLOCK:
+            return Known(await totals.total(self._tx, query))
+        counted = await blocks.counted(self._tx, query, listing.key[0][0], falling=listing.falling)
+        return Known(counted.total, counted.start)
 
     async def _unsettle(self, course_id: str, mode: Mode) -> None:
         # After the course's own row, never before it: `settle` first takes the mark away and then waits for the row, so

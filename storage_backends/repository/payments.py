@@ -36,8 +36,8 @@ class Payments:
         changed = PAYMENTS.pack(payment, only=("status", "updated_at", "due_at", "tries"))
         await update(self._tx, "payments", payment.id, changed)
 
-    async def claim(self, now: Instant, limit: int, *, lease: Instant, doublings: int) -> Sequence[Payment]:
-        return [PAYMENTS.make(row) for row in await self._tx.rows(_CLAIM, now, limit, lease, doublings)]
+    async def claim(self, now: Instant, limit: int, *, until: Instant) -> Sequence[Payment]:
+        return [PAYMENTS.make(row) for row in await self._tx.rows(_CLAIM, now, limit, until)]
 
     async def unresolved(self, before: Instant, limit: int) -> int:
         row = await self._tx.row(_COUNT_UNRESOLVED, before, limit)
@@ -90,9 +90,8 @@ class SandboxCharges:
 # The condition stands outside as well: where another has claimed a row meanwhile, it is asked again of the row as it
 # now is, and what the sub-select found is not.
 _CLAIM = (
-    "UPDATE payments SET tries = tries + 1, due_at = CAST($1 AS BIGINT) + (CAST($3 AS BIGINT) << "  # noqa: S608
-    "CAST(CASE WHEN tries < $4 THEN tries ELSE CAST($4 AS BIGINT) END AS INTEGER)) "
-    "WHERE due_at <= $1 AND id IN (SELECT id FROM payments WHERE due_at <= $1 ORDER BY tries, due_at, id LIMIT $2) "
+    "UPDATE payments SET due_at = $3 WHERE due_at <= $1 "  # noqa: S608 - nothing but our own names
+    "AND id IN (SELECT id FROM payments WHERE due_at <= $1 ORDER BY tries, due_at, id LIMIT $2) "
     f"RETURNING {PAYMENTS.columns}"
 )
 _COUNT_UNRESOLVED = (

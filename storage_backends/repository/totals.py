@@ -30,10 +30,13 @@ def list_name(category: str | None, level: str | None) -> str:
     return at_level if category is None else f"{at_level}@{category}"
 
 
-async def total(tx: DriverTransaction, query: CourseQuery) -> int | None:
-    """How many courses the query lists; None where that is not kept: searches, and what is an account's own."""
-    if query.search is not None or query.account_id is not None or query.status != "published":
-        return None
+def has_total(query: CourseQuery) -> bool:
+    """Whether it is kept how many courses the query lists: not of searches, nor of what is an account's own."""
+    return query.search is None and query.account_id is None and query.status == "published"
+
+
+async def total(tx: DriverTransaction, query: CourseQuery) -> int:
+    """How many courses a query lists that has a total."""
     noted = uncounted.among(query.category, query.level)
     row = await tx.row(
         _TOTAL.format(noted=noted, list=noted.parameter(list_name(query.category, query.level))), *noted.args

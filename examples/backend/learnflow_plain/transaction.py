@@ -74,7 +74,7 @@ class PlainTransaction(DriverTransaction):
     tested = "n"
     tests = matches
     ranked: Ranked | None = None
-    course_row = "n"
+    offset_reads_rows = False
 
     def __init__(self, connection: sqlite3.Connection, *, writes: bool) -> None:
         self._connection: sqlite3.Connection | None = connection
