@@ -309,6 +309,16 @@ class TestWhatStripeMayForget:
         assert [one["status"] for one in await school.enrollments()] == ["active"]
         assert school.charges == 1
 
+    async def test_a_payment_is_found_also_when_our_clock_is_hours_ahead(self, school: PayingSchool) -> None:
+        school.service.account._clock = lambda: school.world.clock() / 1e9 - 6 * 3_600
+        course, method = await school.course(), await school.method()
+        school.service.fail(FAULTS["reset after charging"])
+        assert (await school.enrol(course, method)).status_code == 503
+        school.service.fail(None)
+        school.world.clock.advance(UNKNOWN_UNTIL_S)
+        await school.world.sweep()
+        assert [one["status"] for one in await school.enrollments()] == ["active"]
+
     async def test_a_payment_that_never_reached_stripe_is_given_up_and_the_next_post_pays_anew(
         self, school: PayingSchool
     ) -> None:

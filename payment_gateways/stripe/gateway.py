@@ -39,7 +39,8 @@ CREATED_WITHIN: Final[Instant] = 3_600 * SECOND
 and not so long that people are charged for what they gave up."""
 UNKNOWN_UNTIL: Final[Instant] = CREATED_WITHIN + 600 * SECOND
 """When what Stripe does not know was never charged: past the longest request, and the difference of clocks."""
-_CLOCKS_DIFFER_S: Final = 300
+_CLOCKS_DIFFER_S: Final = 86_400
+"""By how much our clock may be ahead of Stripe's for a payment to be found: the lists are short."""
 _DEADLINE_S: Final = 60.0
 """For how long a question is waited for with everything, its repetitions included."""
 
