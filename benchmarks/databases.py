@@ -203,6 +203,8 @@ async def fill(storage: Storage, count: int) -> None:
     courses = catalogue(count, account_id=ACCOUNT.id)
     while batch := list(islice(courses, _BATCH)):
         await storage.write(partial(_add, batch=batch))
+        while await storage.tally():
+            pass
 
 
 async def _add(tx: Transaction, batch: list[Course]) -> None:

@@ -59,6 +59,13 @@ def _of_process(pid: int) -> int:
     return 0
 
 
+def waited_ns(pid: int) -> int:
+    """How long the first thread of a process has been ready and had no processor, so far; 0 where the system does not
+    tell."""
+    path = Path(f"/proc/{pid}/task/{pid}/schedstat")
+    return int(path.read_text().split()[1]) if path.exists() else 0
+
+
 def uss_bytes(pid: int) -> int:
     """The private pages of a process and of its family; 0 where the system does not tell."""
     maps = (Path(f"/proc/{member}/smaps_rollup") for member in family(pid))

@@ -199,10 +199,11 @@ def _bad_cursor(message: str) -> LearnFlowError:
 
 def _link_header(path: str, query: Sequence[tuple[str, str]], targets: Mapping[str, tuple[str, str]]) -> str:
     kept = [(name, value) for name, value in query if name not in ("page", "cursor")]
+    search = urlencode(kept, quote_via=quote, errors="replace")
+    begun = f"<{quote(path)}?{search}{'&' if search else ''}"
     value = ""
-    for relation, parameter in targets.items():
-        search = urlencode([*kept, parameter], quote_via=quote, errors="replace")
-        longer = f'{value}{", " if value else ""}<{quote(path)}?{search}>; rel="{relation}"'
+    for relation, (name, where) in targets.items():
+        longer = f'{value}{", " if value else ""}{begun}{name}={quote(where)}>; rel="{relation}"'
         if len(longer) > MAX_LINK_HEADER:
             break
         value = longer

@@ -210,10 +210,18 @@ class Courses(Protocol):
         another one: answers about these that were read under the same version are the same."""
 
     async def settle(self, limit: int) -> int:
-        """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did."""
+        """Bring `total_students` of at most `limit` courses up to date with their enrolments; how many it did.
 
-    async def tally(self) -> None:
-        """Count what has changed in the catalogue, where that is put off; lists and totals are exact at any time."""
+        Fewer than the limit, but at least one, where the courses' texts are long.
+        """
+
+    async def uncounted(self, limit: int) -> int:
+        """How many notes of changes wait to be counted (`Storage.tally`), where that is put off: a measure of how much
+        lists are slowed down. Counts some `limit` of them and stops."""
+
+    async def survey(self) -> None:
+        """Look at how large the catalogue has become, where lists and searches take the quickest way by that; worth its
+        seconds after many courses were added."""
 
 
 class Enrollments(Protocol):
@@ -374,6 +382,10 @@ class Transaction(Protocol):
     replies: Replies
     sandbox_charges: SandboxCharges
 
+    async def lead(self, name: str, now: Instant, until: Instant) -> bool:
+        """Whether the process of this name is the one that does what is done for all processes, until then: because it
+        was before, or nobody is any more."""
+
     async def purge(self, now: Instant) -> None:
         """Forget what time has made worthless: expired families and revocations, replies older than 24 hours."""
 
@@ -387,8 +399,17 @@ class Storage(Protocol):
     async def read(self, work: Work[T]) -> T:
         """Run work that changes nothing, on one snapshot."""
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work that changes something; what it returns is answered once it is durable."""
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+        """Run work that changes something; what it returns is answered once it is durable.
+
+        It is as if it were alone. With `snapshot` it may miss what others change meanwhile of what it reads and does
+        not write: for work that needs no more, and would be undone for it again and again (`Courses.settle`).
+        """
+
+    async def tally(self) -> bool:
+        """Count some of what has changed in the catalogue, where that is put off and has become much, in a write that
+        holds up no others; whether it did, and there may be more. Lists and totals are exact at any time, and slower
+        the more there is. One process does it at a time (`Transaction.lead`), or several undo each other."""
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         """From now on, call `changed` in the event loop when a write through this storage has given the catalogue

@@ -28,7 +28,7 @@ from learnflow_http.routes import NotFound, routes
 from learnflow_http.services import Services
 from learnflow_http.setting_values import IN_MEMORY
 from learnflow_http.settings import Settings, SettingsError, old_secret_for, secret_for
-from learnflow_http.sweep import note_uses, sweep_for_ever
+from learnflow_http.sweep import Sweeper, note_uses
 from payment_gateways.sandbox import SandboxGateway
 from storage_backends import UnusableDatabaseError, migrate, open_storage
 from storage_backends.repository import RepositoryStorage
@@ -165,7 +165,8 @@ def create_app(services: Services) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        task = asyncio.create_task(sweep_for_ever(services))
+        sweeper = Sweeper(services, services.random_bytes(16).hex())
+        task = asyncio.create_task(sweeper.sweep_for_ever())
         try:
             yield
         finally:

@@ -122,6 +122,9 @@ class Metrics:
         self.unresolved = self.family(
             "fact", "learnflow_payments_unresolved", "Payments without an outcome for more than 10 seconds."
         ).series()
+        self.uncounted = self.family(
+            "fact", "learnflow_catalogue_uncounted", "Changes of the catalogue that are noted and not counted yet."
+        ).series()
 
     def _declare_decisions(self) -> dict[tuple[bool, str], Series]:
         decisions = self.family(

@@ -1,8 +1,9 @@
 """What nobody waits for, done once a second: payments without an outcome, deleted means of payment, numbers of
 students, last uses, what expired.
 
-Every process does it, and all of it is safe with several. A step that fails keeps none of the others from being done:
-money that is on its way must not wait for a count that cannot be made.
+Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
+other, and in the end lock the database. Money that is on its way waits for none of it, so these are two rounds beside
+each other, and a step that fails keeps none of the others from being done.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from learnflow_core.model import SECOND, Instant
-from learnflow_core.ports import Context
+from learnflow_core.ports import Context, Storage
 from learnflow_core.usecases.enrollments import UNRESOLVED_AFTER, finish_unresolved
 from learnflow_core.usecases.payment_methods import forget_deleted
 from learnflow_http.services import Services
@@ -23,49 +24,105 @@ logger: Final = logging.getLogger("learnflow.sweep")
 
 EVERY_S: Final = 1.0
 PURGE_EVERY: Final[Instant] = 600 * SECOND
+LEADS_FOR: Final[Instant] = 3 * SECOND
+"""How long one process does what is done for all before it says again that it does: so long nobody does it when that
+one is killed."""
 
 _SETTLED_AT_ONCE: Final = 500
 _ROUNDS: Final = 20
-"""So often are courses settled in one sweep: whoever enrols faster than that is counted by the next one."""
+"""So often are courses settled, and portions of notes counted, in one sweep: what comes faster is left to the next."""
 _MOST_TOLD: Final = 1_000
 """So many unresolved payments are counted, and no more."""
+_MOST_NOTED: Final = 10_000
+"""So many notes of each kind are counted, and no more."""
 
 Step = Callable[[], Awaitable[object]]
 
 
-async def sweep(services: Services, *, purge: bool) -> None:
-    """Do all of it once. An ExceptionGroup tells, at the end, of the steps that failed."""
-    now = services.clock_ns() // 1_000
-    steps: list[Step] = [
-        lambda: _tell_of_unresolved(services, now),
-        lambda: finish_unresolved(services.storage, services.gateways, Context(now, services.random_bytes)),
-        lambda: forget_deleted(services.storage, services.gateways, Context(now, services.random_bytes)),
-        lambda: note_uses(services),
-        lambda: _count(services),
-    ]
-    if purge:
-        steps.append(lambda: services.storage.write(lambda tx: tx.purge(now)))
-    failures = [failure for step in steps if (failure := await _failure(step)) is not None]
-    if failures:
-        raise ExceptionGroup("not all of the sweep could be done", failures)
+async def lead(storage: Storage, name: str, now: Instant) -> bool:
+    """Whether the process of this name, which no other has, is the one that does what is done for all, for a while."""
+    return await storage.write(lambda tx: tx.lead(name, now, now + LEADS_FOR))
 
 
-async def sweep_for_ever(services: Services) -> None:
-    """Sweep once a second, until this is cancelled; what fails is logged, and tried again."""
-    purged: Instant = 0
-    done, failed = (services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
-    while True:
-        now = services.clock_ns() // 1_000
-        due = now - purged >= PURGE_EVERY
-        try:
-            await sweep(services, purge=due)
-            purged = now if due else purged
-            done.add()
-        except Exception:
-            failed.add()
-            logger.exception("the sweep failed, and will be tried again")
-        # Processes that were forked together would else meet in the same rows, every time.
-        await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+class Sweeper:
+    """The sweep of one process, by a name that no other has.
+
+    An ExceptionGroup tells, at the end of a round, of the steps that failed.
+    """
+
+    def __init__(self, services: Services, name: str) -> None:
+        self._services = services
+        self._name = name
+        self._purged: Instant = 0
+
+    async def sweep_for_ever(self) -> None:
+        """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self.sweep_own))
+            group.create_task(self._repeat(self.sweep_common))
+
+    async def sweep_own(self) -> None:
+        """What is this process's own, or is safe with several and urgent: figures, payments, deleted means of payment, last
+        uses of keys."""
+        services, now = self._services, self._now()
+        ctx = Context(now, services.random_bytes)
+        await _all(
+            [
+                lambda: self._tell(now),
+                lambda: finish_unresolved(services.storage, services.gateways, ctx),
+                lambda: forget_deleted(services.storage, services.gateways, ctx),
+                lambda: note_uses(services),
+            ]
+        )
+
+    async def sweep_common(self) -> None:
+        """What one process does for all: numbers of students, counts of courses, forgetting what expired."""
+        if await self._leads():
+            await _all([self._settle, self._tally, self._purge])
+
+    async def _repeat(self, step: Step) -> None:
+        done, failed = (self._services.metrics.sweeps.series(outcome) for outcome in ("done", "failed"))
+        while True:
+            try:
+                await step()
+                done.add()
+            except Exception:
+                failed.add()
+                logger.exception("the sweep failed, and will be tried again")
+            # Processes that were forked together would else meet in the same rows, every time.
+            await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+
+    async def _tell(self, now: Instant) -> None:
+        metrics, read = self._services.metrics, self._services.storage.read
+        metrics.unresolved.put(len(await read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, _MOST_TOLD))))
+        metrics.uncounted.put(await read(lambda tx: tx.courses.uncounted(_MOST_NOTED)))
+        metrics.refresh()
+
+    async def _settle(self) -> None:
+        write = self._services.storage.write
+        for _ in range(_ROUNDS):
+            # A course that somebody enrols in meanwhile is written by both: that is never missed.
+            settled = await write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE), snapshot=True)
+            # Fewer than asked for may be as many as can be done at once.
+            if not settled or not await self._leads():
+                break
+
+    async def _tally(self) -> None:
+        for _ in range(_ROUNDS):
+            if not (await self._leads() and await self._services.storage.tally()):
+                break
+
+    async def _purge(self) -> None:
+        now = self._now()
+        if now - self._purged >= PURGE_EVERY:
+            await self._services.storage.write(lambda tx: tx.purge(now))
+            self._purged = now
+
+    async def _leads(self) -> bool:
+        return await lead(self._services.storage, self._name, self._now())
+
+    def _now(self) -> Instant:
+        return self._services.clock_ns() // 1_000
 
 
 async def note_uses(services: Services) -> None:
@@ -75,19 +132,11 @@ async def note_uses(services: Services) -> None:
         await services.storage.write(lambda tx: tx.api_keys.touch(used))
 
 
-async def _tell_of_unresolved(services: Services, now: Instant) -> None:
-    left = await services.storage.read(lambda tx: tx.payments.unresolved(now - UNRESOLVED_AFTER, _MOST_TOLD))
-    services.metrics.unresolved.put(len(left))
-    services.metrics.refresh()
-
-
-async def _count(services: Services) -> None:
-    """Bring numbers of students, and what is counted of courses, up to date."""
-    for _ in range(_ROUNDS):
-        settled = await services.storage.write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE))
-        await services.storage.write(lambda tx: tx.courses.tally())
-        if settled < _SETTLED_AT_ONCE:
-            break
+async def _all(steps: Sequence[Step]) -> None:
+    """Do each of them; an ExceptionGroup tells, at the end, of those that failed."""
+    failures = [failure for step in steps if (failure := await _failure(step)) is not None]
+    if failures:
+        raise ExceptionGroup("not all of the sweep could be done", failures)
 
 
 async def _failure(step: Step) -> Exception | None:

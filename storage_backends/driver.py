@@ -34,27 +34,13 @@ class Entry(NamedTuple):
 class Wanted(NamedTuple):
     """Which tokens a course must have: `every` one of these, and one that starts with `prefix`, or is one of `some`.
 
-    Where both are given, `some` are all tokens of the courses asked for that start with `prefix`, and an index looks
-    for what it finds sooner. At least one of the three is given.
+    Where both are given, `some` are all tokens of the courses asked for that start with `prefix`: an index is asked for
+    these by name, and a row by itself for the prefix. At least one of the three is given.
     """
 
     every: tuple[str, ...] = ()
     some: tuple[str, ...] = ()
     prefix: str | None = None
-
-
-class Ranked(NamedTuple):
-    """What an index can say that knows popularity itself, of published courses and without any other condition.
-
-    `{0}` stands for the parameter that holds what `match` answered. Elsewhere a search is one condition among others.
-    """
-
-    page: str
-    """A condition on `courses`: those that match and stand behind `({1}, {2})` in the order of `(total_students, id)`,
-    both falling; of these at most `{3}` after the first `{4}`."""
-
-    counting: str
-    """A statement that answers how many match."""
 
 
 class UnusableDatabaseError(Exception):
@@ -122,17 +108,23 @@ class DriverTransaction(Protocol):
     tests: str
     """As `matches`, for a row by itself: `{0}` stands for the parameter that holds what `test` answered."""
 
-    course_row: str
-    """`id` or `n`: by which of them a course that an index has found is read with the fewest steps."""
+    offset_reads_rows: bool
+    """Whether OFFSET reads the rows that it passes over, though an index has all that is asked of them. If so, the
+    first row behind it is found in the index, and a sub-select that answers its place bounds the index as a parameter
+    would."""
 
-    ranked: Ranked | None
-    """The quick way to the pages of a search by popularity, where the index has one of its own."""
+    counting: str | None
+    """A statement that answers how many published courses match, where the index knows by itself; `{0}` as before."""
+
+    ranked: str | None
+    """As `matches`, where the index knows popularity: published courses that match and stand behind `({1}, {2})` in the
+    order of `(total_students, id)`, both falling; of these at most `{3}` after the first `{4}`."""
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         """The index's own text for the courses that are `wanted`, but not those of `without`.
 
-        `markers` are tokens that other conditions of the statement imply: an index that gains by them may ask for them
-        too, and one that is `ranked` does.
+        `markers` are tokens that the search's other conditions imply. An index that gains by them asks for them too,
+        and so does one with `counting` or `ranked`, where nothing else says them.
         """
 
     def test(self, wanted: Wanted, without: Wanted | None = None) -> str | None:
@@ -144,11 +136,18 @@ class DriverTransaction(Protocol):
     async def load(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Keep many new rows in the quickest way that the database has; `DuplicateError` when one of them exists."""
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        """Look at what these tables and the index hold now, where statements are planned by that; it takes its time."""
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         """Let the index know of courses what it is to know now, in place of what it knew (None: they are new).
 
-        Their rows have been written, and each course comes once.
+        Their rows have been written, and each course comes once. No statement is longer for more courses, or longer
+        texts, than the database has time for.
         """
+
+    async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
+        """The numbers of those of these courses that the index, asked for all their tokens, does not answer."""
 
     async def indexed(self) -> Sequence[Row]:
         """Every token of the index, with how many courses have it."""
@@ -182,8 +181,12 @@ class Driver(Protocol):
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""
 
-    async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same)."""
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+        """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same).
+
+        It is as if it were alone, and what it has read had not changed when it is done. With `snapshot` that holds only
+        of what it writes: so it undoes nobody who writes what it has read.
+        """
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""

@@ -39,6 +39,8 @@ _SERVED: Final = {
     # Else a prepared statement is planned once for all arguments, and a search takes thousands of times as long.
     "plan_cache_mode": "force_custom_plan",
     "jit": "off",
+    # Starting another process for a part of a statement takes longer than most statements; there are others to serve.
+    "max_parallel_workers_per_gather": "0",
     # Every read has an index to go by, also where the planner takes what is asked for to be most of a table.
     "enable_seqscan": "off",
     # Else a search that finds a tenth of a million courses remembers pages of the table only, and tests all on them.

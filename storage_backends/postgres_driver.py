@@ -28,9 +28,11 @@ TOGETHER: Final = 2
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT_READ: Final = f"{_READ}; SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"
-_WRITE: Final = f"BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
-_WRITE_TOGETHER: Final = f"{_WRITE}; LOCK TABLE gate IN ROW SHARE MODE"
-_WRITE_ALONE: Final = f"{_WRITE}; LOCK TABLE gate IN EXCLUSIVE MODE"
+_WRITE: Final = (
+    f"BEGIN ISOLATION LEVEL {{}}; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}; LOCK TABLE gate IN"
+)
+_TOGETHER: Final = f"{_WRITE} ROW SHARE MODE"
+_ALONE: Final = f"{_WRITE} EXCLUSIVE MODE"
 
 
 class PostgresDriver:
@@ -54,10 +56,11 @@ class PostgresDriver:
         left, begin = (_without_end, _PATIENT_READ) if patient else (self._deadline(), _READ)
         return await self._returned(connection, _attempt(connection, begin, work, left))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
         connection = await self._pool.take()
+        level = "REPEATABLE READ" if snapshot else "SERIALIZABLE"
         # A task of its own: it goes on when its caller is cancelled.
-        task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work)))
+        task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work, level)))
         self._writes.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -92,19 +95,19 @@ class PostgresDriver:
         return left
 
 
-async def _written(connection: Connection, work: Work[T]) -> T:
-    """What the work comes to when its transaction is durable.
+async def _written(connection: Connection, work: Work[T], level: str) -> T:
+    """What the work comes to when its transaction, of this level of isolation, is durable.
 
     Each try that fails for others has let one of them succeed. The last one waits until nobody else writes, keeps all
     from beginning meanwhile, and so cannot fail for them.
     """
     for _ in range(TOGETHER):
         try:
-            return await _attempt(connection, _WRITE_TOGETHER, work, _a_statement, writes=True)
+            return await _attempt(connection, _TOGETHER.format(level), work, _a_statement, writes=True)
         except AgainError:
             await _say(connection, "ROLLBACK", STATEMENT_S)
     try:
-        return await _attempt(connection, _WRITE_ALONE, work, _a_statement, writes=True)
+        return await _attempt(connection, _ALONE.format(level), work, _a_statement, writes=True)
     except AgainError as error:
         raise unavailable() from error
 

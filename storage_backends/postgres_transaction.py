@@ -9,12 +9,12 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
+from storage_backends import postgres_search
 from storage_backends.driver import (
     DriverTransaction,
     DuplicateError,
     Entry,
     OverdueError,
-    Ranked,
     RefusedError,
     Row,
     Value,
@@ -75,11 +75,12 @@ class PostgresTransaction(DriverTransaction):
     `left` says how many seconds the next statement may take, None for as long as it likes, or raises `OverdueError`.
     """
 
-    matches = "courses.vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
-    tested = "vec"
-    tests = matches
-    course_row = "id"  # it is in the indexes of the lists, so that nothing else is read of courses that are passed over
-    ranked: Ranked | None = None
+    matches = postgres_search.MATCHES
+    tested = "search"
+    tests = postgres_search.TESTS
+    counting: str | None = postgres_search.COUNTING
+    offset_reads_rows = True
+    ranked: str | None = None
 
     def __init__(self, connection: Any, left: Callable[[], float | None], *, writes: bool) -> None:
         self.asking = False
@@ -97,13 +98,10 @@ class PostgresTransaction(DriverTransaction):
             return [tuple(row) for row in await connection.fetch(sql, *args, timeout=timeout)]
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
-        # Markers are left to the statement's other conditions: there is an index for those, and the two combine well.
-        del markers
-        text = _all_of(wanted)
-        return text if without is None else f"{text} & !({_all_of(without)})"
+        return postgres_search.match(wanted, without, markers)
 
     def test(self, wanted: Wanted, without: Wanted | None = None) -> str | None:
-        return self.match(wanted, without=without)
+        return postgres_search.test(wanted, without)
 
     async def numbers(self, count: int) -> Sequence[int]:
         taken = await self.rows("SELECT nextval('numbers') FROM generate_series(1, CAST($1 AS BIGINT))", count)
@@ -113,11 +111,18 @@ class PostgresTransaction(DriverTransaction):
         with self._asking() as (connection, timeout):
             await connection.copy_records_to_table(table, columns=columns, records=rows, timeout=timeout)
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        with self._asking() as (connection, _):
+            await connection.execute(f"SET LOCAL statement_timeout = 0; ANALYZE course_search, {', '.join(tables)}")
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
-        """Nothing: the column that is indexed follows `courses.search` by itself."""
+        await postgres_search.index(self, changes)
+
+    async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
+        return await postgres_search.missed(self, courses)
 
     async def indexed(self) -> Sequence[Row]:
-        return await self.rows("SELECT word, CAST(ndoc AS bigint) FROM ts_stat('SELECT vec FROM courses')")
+        return await self.rows(postgres_search.TOKENS)
 
     async def damage(self) -> Sequence[str]:
         pages = await self.rows(_BAD_PAGES)
@@ -173,21 +178,6 @@ def watched(work: Awaitable[T], tx: PostgresTransaction) -> Generator[Any, Any, 
             step, given = steps.send, (yield waits_for)
         except BaseException as error:  # noqa: BLE001 - handed on to whom it was meant for
             step, given = steps.throw, error
-
-
-def _all_of(wanted: Wanted) -> str:
-    terms = [_lexeme(token) for token in wanted.every]
-    if wanted.prefix is not None:
-        terms.append(f"{_lexeme(wanted.prefix)}:*")  # one look at a sorted list, of a row's tokens or of all
-    elif wanted.some:
-        terms.append(f"({' | '.join(map(_lexeme, wanted.some))})")
-    return " & ".join(terms)
-
-
-def _lexeme(token: str) -> str:
-    """A token in the text form of a query, in which nothing but quotes and backslashes means anything."""
-    escaped = token.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
 
 
 _BAD_PAGES = (

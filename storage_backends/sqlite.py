@@ -29,6 +29,7 @@ READERS: Final = 2
 _MEMORY: Final = ":memory:"
 _OLDEST: Final = (3, 39, 0)  # STRICT tables and RETURNING; and IS NOT DISTINCT FROM, as PostgreSQL writes it
 _READ_PATIENCE_S: Final = 5.0  # a read waits only while another process recovers the log
+_READER_CACHE_KB: Final = 512  # the system keeps the same pages: with four times as much, no read was any quicker
 _MIGRATION_PATIENCE_S: Final = 60.0
 _CACHED_STATEMENTS: Final = 512  # more than the repository has
 _WRITE_AHEAD_ATTEMPTS: Final = 100
@@ -101,6 +102,7 @@ def _prepare(writer: sqlite3.Connection, readers: Sequence[sqlite3.Connection]) 
     writer.execute("PRAGMA busy_timeout = 0")  # the writer waits in its own way
     for reader in readers:
         reader.execute("PRAGMA query_only = ON")
+        reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KB}")
 
 
 @asynccontextmanager

@@ -64,7 +64,7 @@ class SQLiteDriver:
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         return await self._done(self._reads, Job(work, writes=False, patient=patient))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
         return await self._done(self._writes, Job(work, writes=True))
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from storage_backends.driver import Entry, Ranked
+from storage_backends.driver import Entry
 
 FRACTION_BITS: Final = 27
 """How finely a suggestion tells apart popularity within a doubling of it; 32 doublings make 32 bits of places.
@@ -32,19 +32,26 @@ MATCHES: Final = """
     courses.n IN (SELECT n FROM places WHERE place IN (SELECT rowid FROM course_index WHERE course_index MATCH {0}))
 """
 
-RANKED: Final = Ranked(
-    page="""
-        courses.n IN (SELECT n FROM places WHERE place IN (
-            SELECT rowid FROM course_index WHERE course_index MATCH {0} AND rowid > COALESCE((
-                SELECT place FROM places WHERE n = (
-                    SELECT n FROM courses WHERE status = 'published' AND (total_students, id) >= ({1}, {2})
-                    ORDER BY total_students, id LIMIT 1
-                )
-            ), -1) ORDER BY rowid LIMIT {3} OFFSET {4}
-        ))
-    """,
-    counting="SELECT count(*) FROM course_index WHERE course_index MATCH {0} AND rowid >= 0",
-)
+RANKED: Final = """
+    courses.n IN (SELECT n FROM places WHERE place IN (
+        SELECT rowid FROM course_index WHERE course_index MATCH {0} AND rowid > COALESCE((
+            SELECT place FROM places WHERE n = (
+                SELECT n FROM courses WHERE status = 'published' AND (total_students, id) >= ({1}, {2})
+                ORDER BY total_students, id LIMIT 1
+            )
+        ), -1) ORDER BY rowid LIMIT {3} OFFSET {4}
+    ))
+"""
+
+COUNTING: Final = "SELECT count(*) FROM course_index WHERE course_index MATCH {0} AND rowid >= 0"
+
+MISSED: Final = """
+    SELECT n FROM json_each(CAST($1 AS TEXT)) AS asked JOIN places ON n = json_extract(asked.value, '$[0]')
+    WHERE NOT EXISTS (
+        SELECT 1 FROM course_index WHERE course_index MATCH json_extract(asked.value, '$[1]') AND rowid = place
+    )
+"""
+"""The numbers of those courses, of pairs of a number and a match, that the index does not answer at their places."""
 
 MISPLACED: Final = """
     SELECT id FROM (

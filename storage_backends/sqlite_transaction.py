@@ -15,7 +15,6 @@ from storage_backends.driver import (
     DuplicateError,
     Entry,
     OverdueError,
-    Ranked,
     RefusedError,
     Row,
     Value,
@@ -102,8 +101,9 @@ class SQLiteTransaction(DriverTransaction):
     tests = (
         "NOT EXISTS (SELECT 1 FROM json_each(CAST({0} AS TEXT)) WHERE instr(' ' || courses.search || ' ', value) = 0)"
     )
-    course_row = "n"  # what indexes lead to
-    ranked: Ranked | None = sqlite_places.RANKED
+    offset_reads_rows = False
+    counting: str | None = sqlite_places.COUNTING
+    ranked: str | None = sqlite_places.RANKED
 
     def __init__(self, connection: sqlite3.Connection, deadline: Deadline | None = None) -> None:
         self._connection: sqlite3.Connection | None = connection
@@ -136,9 +136,16 @@ class SQLiteTransaction(DriverTransaction):
         with self._open() as connection:
             connection.executemany(sql, rows)
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        """Nothing: what plans are made by is part of the schema."""
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         with self._open() as connection:
             sqlite_places.move(connection, changes)
+
+    async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
+        asked = [(course.n, self.match(Wanted(tuple(course.tokens.split(" "))))) for course in courses]
+        return [n for (n,) in await self.rows(sqlite_places.MISSED, json.dumps(asked))]
 
     async def indexed(self) -> Sequence[Row]:
         return await self.rows("SELECT term, doc FROM course_index_tokens")

@@ -111,7 +111,7 @@ def test_goals_find_their_figures_in_a_run_of_their_sizes() -> None:
         LISTS: [lists.row_of(name, part) for name in lists.QUERIES for part in lists.PARTS],
         SEARCHES: [searches.row_of(kind, part) for kind in searches.KINDS for part in searches.MEASURED],
         PAGES: [serving.FIRST, serving.ANY],
-        STALLS: [serving.QUIET, serving.SEARCHING],
+        STALLS: [serving.QUIET, serving.SEARCHING, serving.STALLED],
         MEMORY: [WORKER],
     }
     results = {

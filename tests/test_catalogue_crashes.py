@@ -17,7 +17,7 @@ from learnflow_core.pagination import Page
 from learnflow_core.ports import CourseQuery, Storage
 from storage_backends import open_storage
 from storage_backends.conformance.lists import walk
-from storage_backends.conformance.samples import account, keep, user
+from storage_backends.conformance.samples import account, count, keep, user
 from storage_backends.repository import uncounted
 
 WRITES = 60
@@ -29,11 +29,12 @@ from storage_backends.repository import blocks, uncounted
 
 async def main():
     blocks.BLOCK, blocks.SPAN, uncounted.ENOUGH = 4, 3, 6
+    uncounted.NOTES = 5
     storage = await open_storage(sys.argv[1])
     writer = Writer(sys.argv[2])
     await storage.write(lambda tx: tx.courses.add_all([writer.course() for _ in range(30)]))
     while True:
-        await storage.write(writer.work())
+        await writer.write(storage)
         print("written", flush=True)
 
 asyncio.run(main())
@@ -73,7 +74,7 @@ async def test_after_a_kill_all_that_is_kept_of_the_lists_is_true(url: str, monk
             assert await storage.check() == []
             for query in (CourseQuery("newest"), CourseQuery("price", category="dev")):
                 assert await by_pages(storage, query) == await by_cursors(storage, query)
-            await storage.write(lambda tx: tx.courses.tally())
+            await count(storage)
     await storage.close()
 
 

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from learnflow_core.money import Money
+from learnflow_core.usecases.catalogue import ImportedCourse
 from learnflow_http.cli import columns, learnflow
-from learnflow_http.cli.importing import BATCH
+from learnflow_http.cli.importing import BATCH, BATCH_LETTERS, _batches
 from learnflow_http.cli.tables import Row, open_text, read_table
+from storage_backends import open_storage
+from storage_backends.repository.courses import Courses
 from tests.conftest import missing
 from tests.postgres import Postgres
 
@@ -68,6 +72,21 @@ def test_an_import_can_be_repeated_and_changes_what_differs_only(shop: Shop) -> 
     assert shop.counts(shop.take(rows(3))) == (3, 0, 0, 3, 0)
     changed = rows(4).replace("Course 1", "Another 1").replace("2,Course 2,Cooking,9.5", "2,Course 2,Cooking,Free")
     assert shop.counts(shop.take(changed)) == (4, 1, 2, 1, 0)
+
+
+@on_both
+def test_an_import_leaves_little_uncounted_however_much_it_changes(shop: Shop) -> None:
+    for price in ("5", "6"):
+        assert shop.take(rows(1_500).replace("9.5", price)).exit_code == 0
+        assert asyncio.run(uncounted(shop)) < 1_000
+
+
+async def uncounted(shop: Shop) -> int:
+    """How many notes of changes there are in the shop's database."""
+    storage = await open_storage(shop.environ["LEARNFLOW_DATABASE"])
+    noted: int = await storage.read(lambda tx: tx.courses.uncounted(10_000))
+    await storage.close()
+    return noted
 
 
 def test_what_a_file_does_not_mention_stays_as_it_is(shop: Shop) -> None:
@@ -243,3 +262,40 @@ def test_the_real_catalogue_is_imported_whole_and_its_duplicates_reported(shop: 
     assert len(told) == 5  # titles that a slip of the exporting program has filled with the row after
     assert shop.counts(shop.run("import", "courses", str(catalogue))) == (3_678, 0, 0, 3_672, 6)
     assert shop.run("doctor").exit_code == 0
+
+
+def imported(number: int, letters: int) -> ImportedCourse:
+    price = Money(0, "USD")
+    return ImportedCourse(str(number), "t", "art", "Art", price, instructor="i", description="x" * (letters - 2))
+
+
+def test_batches_hold_every_row_in_order_and_no_more_letters_than_a_transaction_takes() -> None:
+    sizes = [10, BATCH_LETTERS - 10, 2, BATCH_LETTERS + 5, BATCH_LETTERS - 3, 3, 2] + [2] * (BATCH + 1)
+    batches = list(_batches(imported(number, size) for number, size in enumerate(sizes)))
+    assert [int(course.external_id) for batch in batches for course in batch] == list(range(len(sizes)))
+    assert [len(batch) for batch in batches] == [2, 1, 1, 2, BATCH, 2]
+    assert list(_batches([])) == []
+
+
+def test_what_a_row_does_not_say_has_no_letters() -> None:
+    course = ImportedCourse("1", "title", "art", "Art", Money(0, "USD"))
+    assert list(_batches([course, course])) == [[course, course]]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(900, []), (1_000, [1_000]), (2_600, [1_000, 2_000, 2_600])])
+def test_an_import_lets_the_database_look_at_what_it_has_become_each_time_that_doubled(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, count: int, expected: list[int]
+) -> None:
+    surveyed: list[int] = []
+
+    async def survey(self: Courses) -> None:
+        ((courses,),) = await self._tx.rows("SELECT count(*) FROM courses")
+        surveyed.append(courses)
+
+    monkeypatch.setattr(Courses, "survey", survey)
+    shop.take(rows(count), "--dry-run")
+    assert surveyed == []
+    shop.take(rows(count))
+    assert surveyed == expected
+    shop.take(rows(count))
+    assert surveyed == expected

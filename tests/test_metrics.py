@@ -24,6 +24,7 @@ from learnflow_http.counting import watch_connections, watch_store
 from learnflow_http.metrics import CLASSES, OTHER, Endpoint, Metrics
 from learnflow_http.routes import UNKNOWN
 from storage_backends.driver import Connections
+from storage_backends.repository.uncounted import ENOUGH
 from storage_backends.valkey import AsyncValkeyLimiter
 from storage_backends.valkey.health import Counts
 from tests.asgi import raw
@@ -224,6 +225,16 @@ async def test_a_payment_without_an_outcome_is_told_of_until_it_has_one(world: W
     for _ in range(2):
         await world.sweep()
     assert of(await figures(world), "payments_unresolved") == 0
+
+
+async def test_changes_that_are_noted_are_told_of_until_they_are_counted(world: World) -> None:
+    school = await school_on(world, "professional")
+    for _ in range(ENOUGH):
+        await school.course()
+    await world.sweep()
+    assert of(await figures(world), "catalogue_uncounted") == 2 * ENOUGH
+    await world.sweep()
+    assert of(await figures(world), "catalogue_uncounted") == 0
 
 
 async def test_an_answer_that_a_payment_service_does_not_give_is_unknown(world: World) -> None:

@@ -15,7 +15,7 @@ from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
 from storage_backends.conformance.base import OpenStorage
-from storage_backends.conformance.samples import account, course, keep
+from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
@@ -399,4 +399,33 @@ async def test_a_course_is_added_while_a_write_that_added_another_is_still_open(
         second_kept.set()
 
     await asyncio.gather(storage.write(first), second())
+    assert await storage.check() == []
+
+
+async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: Storage) -> None:
+    await keep(storage, account(), course())
+    added, published = asyncio.Event(), asyncio.Event()
+    tries = 0
+
+    async def load(tx: Transaction) -> None:
+        nonlocal tries
+        tries += 1
+        await tx.courses.add_all([course(f"crs_a{number}") for number in range(40)])
+        added.set()
+        while not published.is_set():
+            await tx.accounts.get("acct_1")
+
+    async def publish() -> None:
+        await added.wait()
+        for number in range(100):
+            await keep(storage, course(f"crs_b{number}"))
+        await count(storage)
+        published.set()
+
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.gather(storage.write(load), publish())
+    finally:
+        published.set()  # what is loaded goes on when its caller is cancelled
+    assert tries == 1
     assert await storage.check() == []

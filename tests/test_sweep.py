@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.model import SECOND, Course
 from learnflow_http.app import create_app
-from learnflow_http.sweep import sweep
+from learnflow_http.sweep import LEADS_FOR, lead
 from tests.school import school_on, told
 from tests.world import World
 
@@ -28,10 +29,34 @@ async def test_money_does_not_wait_for_a_count_that_cannot_be_made(
     world.clock.advance(11)
     monkeypatch.setattr("storage_backends.repository.courses.Courses.settle", refuse)
     with pytest.raises(ExceptionGroup) as failed:
-        await sweep(world.services, purge=True)
+        await world.sweep()
     assert [type(error) for error in failed.value.exceptions] == [LearnFlowError]
     reply = await school.enrol(course)
     assert (reply.status_code, reply.json()["status"]) == (200, "active")
+
+
+async def test_who_does_not_lead_finishes_payments_and_leaves_counts_to_who_does(world: World) -> None:
+    school = await school_on(world, "professional")
+    storage, busy = world.services.storage, await school.course()
+    before = await seen(world, busy)
+    assert (await school.enrol(busy)).status_code == 201
+    school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+    other = await world.user(school.account, "bob@acme.test")
+    assert told(await school.enrol(busy, user=other)) == (503, "service_unavailable")
+    school.gateway.away = None
+    world.clock.advance(11)
+    assert await lead(storage, "another", world.now)
+    await world.sweep()
+    assert await storage.read(lambda tx: tx.payments.unresolved(world.now, 10)) == []
+    assert await seen(world, busy) == before
+    world.clock.advance(LEADS_FOR / SECOND)
+    await world.sweep()
+    assert await seen(world, busy) == before + 2
+
+
+async def seen(world: World, course: Course) -> int:
+    """How many students a course shows."""
+    return int((await world.ask("GET", f"/v1/courses/{course.id}")).json()["total_students"])
 
 
 async def test_a_server_that_ends_keeps_when_its_keys_were_used(world: World) -> None:
@@ -42,3 +67,14 @@ async def test_a_server_that_ends_keeps_when_its_keys_were_used(world: World) ->
         await world.ask("GET", "/v1/account", key)
     found = (await world.ask("GET", "/v1/api-keys", key)).json()["data"]
     assert found[0]["last_used_at"] is not None
+
+
+async def test_a_sweep_settles_all_that_is_due_though_little_is_done_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage_backends.repository.courses.SETTLED_AT_ONCE", 1)
+    school = await school_on(world, "professional")
+    for _ in range(3):
+        assert (await school.enrol(await school.course())).status_code in (200, 201)
+    await world.sweep()
+    assert await world.services.storage.write(lambda tx: tx.courses.settle(100)) == 0

@@ -16,7 +16,7 @@ from learnflow_core.usecases import accounts, api_keys, tokens, users
 from learnflow_http.app import create_app, open_services
 from learnflow_http.services import Services
 from learnflow_http.settings import load
-from learnflow_http.sweep import sweep
+from learnflow_http.sweep import Sweeper
 
 NOW_NS = 1_705_311_000_000_000_000
 """2024-01-15T09:30:00Z, when every test begins."""
@@ -106,7 +106,11 @@ class World:
         return await self.client.request(method, path, json=json, headers=named)
 
     async def sweep(self) -> None:
-        await sweep(self.services, purge=True)
+        sweeper = Sweeper(self.services, "world")
+        try:
+            await sweeper.sweep_own()
+        finally:
+            await sweeper.sweep_common()
 
     @staticmethod
     def owner(account: Account, mode: Mode = "live") -> Actor:

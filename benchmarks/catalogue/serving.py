@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +16,11 @@ from benchmarks.catalogue.lists import BySize, by_size
 from benchmarks.catalogue_data import COMMONEST, Vocabulary
 from benchmarks.http.requests import Catalogue, request, search_target
 from benchmarks.load import LoadError, drive
-from benchmarks.processes import Server
+from benchmarks.processes import Server, waited_ns
 
 FIRST, ANY = "page 1", "any page"
 QUIET, SEARCHING = "nothing else is asked", "slow searches run"
+STALLED = "slow searches run, without waiting for a processor"
 
 _LIGHT: Final = "/healthz"
 _SEARCHERS: Final = 2
@@ -45,20 +47,35 @@ def pages(server: Server, token: str, courses: int, rounds: int, seed: int) -> B
 
 def stalls(server: Server, token: str, courses: int, rounds: int, seconds: float) -> BySize:
     """The worst that a request which needs no database took in each sample, in milliseconds, asked a thousand times a
-    second: with nothing else going on, and while others search for what takes long."""
-    quiet = [_worst_ms(server, token, seconds) for _ in range(rounds)]
+    second: with nothing else going on, and while others search for what takes long; and the worst of these without
+    what the server's event loop and this thread were ready and waited for a processor, which others had."""
+    quiet = [max(_waits_ms(server, token, seconds))[0] for _ in range(rounds)]
     with _searching(server, token):
-        searching = [_worst_ms(server, token, seconds) for _ in range(rounds)]
-    return by_size({(QUIET, courses): quiet, (SEARCHING, courses): searching})
+        searching = [_waits_ms(server, token, seconds) for _ in range(rounds)]
+    return by_size(
+        {
+            (QUIET, courses): quiet,
+            (SEARCHING, courses): [max(took for took, _ in sample) for sample in searching],
+            (STALLED, courses): [max(took - waited for took, waited in sample) for sample in searching],
+        }
+    )
 
 
-def _worst_ms(server: Server, token: str, seconds: float) -> float:
+def _waits_ms(server: Server, token: str, seconds: float) -> list[tuple[float, float]]:
+    """What each request took, and how much of that was waiting for a processor."""
+    waited: list[int] = []
+
     def patiently() -> Iterator[bytes]:
         while True:
             sleep(_PAUSE_S)
+            before = waited_ns(server.pid) + waited_ns(os.getpid())
             yield request(_LIGHT, token)
+            waited.append(waited_ns(server.pid) + waited_ns(os.getpid()) - before)
 
-    return max(drive(server.port, patiently(), status=200, connections=1, seconds=seconds).latencies_ns) / 1e6
+    asked = patiently()
+    took = drive(server.port, asked, status=200, connections=1, seconds=seconds).latencies_ns
+    next(asked)  # which notes what the last one waited
+    return [(one / 1e6, other / 1e6) for one, other in zip(took, waited, strict=True)]
 
 
 @contextmanager

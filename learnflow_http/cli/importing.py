@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import itertools
+import os
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Any, Final
 
 import click
 import msgspec
+from msgspec import UNSET
 
 from learnflow_core.ports import Storage
 from learnflow_core.usecases.catalogue import ImportedCourse, import_courses
@@ -23,6 +25,7 @@ from learnflow_http.cli.common import (
     chosen_account,
     context,
     json_option,
+    now,
     option,
     print_json,
     printable,
@@ -31,9 +34,20 @@ from learnflow_http.cli.common import (
 )
 from learnflow_http.cli.tables import BadRow, Row, Table, TableError, open_text, read_table
 from learnflow_http.settings import Settings
+from learnflow_http.sweep import lead
 
 BATCH: Final = 500
-"""Rows of one transaction."""
+"""Rows of one transaction, at most."""
+BATCH_LETTERS: Final = 250_000
+"""Letters of its texts, at most: some 50,000 words, each of which a database may have to look for on the disk."""
+
+_SURVEY_FROM: Final = 1_000
+"""So many rows are few enough to be found in any way."""
+
+_UNCOUNTED: Final = 1_000
+"""With so many notes of changes that are not counted, an import waits: they make every list slower."""
+_WAITS: Final = 100
+_WAIT_S: Final = 0.1
 
 _FACTS: Final = ", ".join(columns.SYNONYMS)
 _CLEAR_LINE: Final = "\r\x1b[K"  # of the progress bar, which is drawn again
@@ -193,13 +207,43 @@ async def _import(
 ) -> ImportSummary:
     account = await storage.read(lambda tx: chosen_account(tx, account_id))
     perform = storage.read if dry_run else storage.write
-    rows, ctx = source.courses(), context()
+    ctx, surveyed, name = context(), 0, os.urandom(16).hex()
     with _progress(file) as bar:
-        while batch := list(itertools.islice(rows, BATCH)):
+        for batch in _batches(source.courses()):
             work = functools.partial(import_courses, account=account, rows=batch, ctx=ctx, dry_run=dry_run)
             source.counts.update(await perform(work))
+            if not dry_run and source.counts["added"] >= max(_SURVEY_FROM, 2 * surveyed):
+                await storage.write(lambda tx: tx.courses.survey())
+                surveyed = source.counts["added"]
+            await _wait_for_counts(storage, name)
             bar.update(source.position() - bar.pos)
+    if source.counts["added"] > surveyed >= _SURVEY_FROM and not dry_run:
+        await storage.write(lambda tx: tx.courses.survey())
     return ImportSummary(file=str(file), account_id=account.id, dry_run=dry_run, **source.counts)
+
+
+def _batches(courses: Iterable[ImportedCourse]) -> Iterator[list[ImportedCourse]]:
+    """As many as one transaction takes, and always one."""
+    batch: list[ImportedCourse] = []
+    letters = 0
+    for course in courses:
+        has = sum(len(text) for text in (course.title, course.instructor, course.description) if text is not UNSET)
+        if batch and (len(batch) == BATCH or letters + has > BATCH_LETTERS):
+            yield batch
+            batch, letters = [], 0
+        batch.append(course)
+        letters += has
+    if batch:
+        yield batch
+
+
+async def _wait_for_counts(storage: Storage, name: str) -> None:
+    """Wait a while, until little of what was imported is uncounted; a server counts it, and where none runs, this."""
+    for _ in range(_WAITS):
+        if await storage.read(lambda tx: tx.courses.uncounted(_UNCOUNTED)) < _UNCOUNTED:
+            break
+        if not (await lead(storage, name, now()) and await storage.tally()):
+            await asyncio.sleep(_WAIT_S)
 
 
 def _progress(file: Path) -> Any:

@@ -223,6 +223,19 @@ class Seats(Suite):
         assert await storage.write(lambda tx: tx.courses.settle(100)) == 1
         assert await _students(storage) == [1, 11, 21, 30, 40]
 
+    async def test_courses_with_long_texts_are_settled_a_few_at_a_time_and_all_in_the_end(
+        self, storage: Storage
+    ) -> None:
+        words = " ".join(f"word{number}" for number in range(2_000))
+        courses = [course(f"crs_{number:02}", description=words) for number in range(40)]
+        await keep(storage, account(), user(), *courses)
+        await keep(storage, *(enrollment(f"enr_{one.id}", course_id=one.id) for one in courses))
+        settled = [await storage.write(lambda tx: tx.courses.settle(100)) for _ in courses]
+        assert sum(settled) == len(courses)
+        assert settled == sorted(settled, reverse=True)  # none is idle while there is something to do
+        found = await storage.read(lambda tx: tx.courses.list(CourseQuery("popular"), Page(1, 50)))
+        assert [one.total_students for one in found.items] == [1] * len(courses)
+
     async def test_the_popular_order_follows_the_settled_numbers(self, storage: Storage) -> None:
         await keep(storage, account(), user(), course("crs_1"), course("crs_2"))
         await keep(storage, enrollment(course_id="crs_1"))

@@ -42,6 +42,21 @@ class Transactions(Suite):
 
         assert await storage.write(work) == account().name
 
+    async def test_one_process_leads_until_its_time_has_passed(self, storage: Storage) -> None:
+        async def lead(name: str, now: int, until: int) -> bool:
+            return await storage.write(lambda tx: tx.lead(name, now, until))
+
+        assert await lead("first", 0, 3)
+        assert not await lead("second", 2, 5)
+        assert await lead("first", 2, 5)
+        assert not await lead("second", 4, 7)
+        assert await lead("second", 5, 8)
+        assert not await lead("first", 5, 8)
+
+    async def test_of_many_that_would_lead_at_once_one_does(self, storage: Storage) -> None:
+        tries = [storage.write(lambda tx, name=f"{number}": tx.lead(name, 0, 1)) for number in range(8)]  # type: ignore[misc]
+        assert sorted(await asyncio.gather(*tries)) == [False] * 7 + [True]
+
     async def test_a_write_that_raises_is_undone_whole(self, storage: Storage) -> None:
         async def work(tx: Transaction) -> None:
             await tx.accounts.add(account())

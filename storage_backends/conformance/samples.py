@@ -235,6 +235,12 @@ async def _keep_enrollment(tx: Transaction, record: Enrollment) -> None:
         await tx.certificates.add(certificate(record))
 
 
+async def count(storage: Storage) -> None:
+    """Count all that is noted, as far as that is worth while."""
+    while await storage.tally():
+        pass
+
+
 async def stage(storage: Storage, mode: Mode = "live") -> None:
     """What most tests need: `acct_1` with `usr_1`, and `crs_1`."""
     await keep(storage, account(), user(mode=mode), course())

@@ -15,7 +15,7 @@ from learnflow_core.model import Course
 from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import CourseQuery, Storage, Transaction
 from storage_backends.conformance.base import Suite
-from storage_backends.conformance.samples import account, course, enrollment, keep, keep_in, user
+from storage_backends.conformance.samples import account, count, course, enrollment, keep, keep_in, user
 
 Change = Callable[[Transaction], Awaitable[Any]]
 
@@ -78,6 +78,16 @@ class Versions(Suite):
         with pytest.raises(LearnFlowError):
             await storage.write(work)
         assert await storage.read(_look) == before
+
+    async def test_counting_what_was_changed_often_leaves_the_version(self, storage: Storage) -> None:
+        await _stage(storage)
+        for number in range(200):
+            changed = course("crs_1", title=f"Title {number}")
+            await storage.write(lambda tx, changed=changed: tx.courses.put(changed))  # type: ignore[misc]
+        told = _watch(storage)
+        before = await storage.read(_look)
+        await count(storage)
+        assert (await storage.read(_look), told) == (before, [])
 
     async def test_what_is_read_under_one_version_is_the_same_while_many_publish(self, storage: Storage) -> None:
         await _stage(storage)

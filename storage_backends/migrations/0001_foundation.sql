@@ -100,9 +100,11 @@ CREATE TABLE blocks (
     UNIQUE (span, key, id)
 );
 
--- Courses that came to lists (`change` 1) or left them (-1), as they then stood, whom `totals`, `blocks` and `words` do not
--- count yet. Writers of courses would else wait for each other at the rows of the lists that all of them are in.
+-- Courses that came to lists (`change` 1) or left them (-1), as they then stood, whom `totals` and `blocks` do not count yet,
+-- and tokens that so many more courses have, or fewer, which `words` does not. Writers of courses would else wait for each
+-- other at the rows of the lists that all of them are in. Of one course's notes the later have higher numbers.
 CREATE TABLE uncounted (
+    no BIGINT NOT NULL PRIMARY KEY,
     change BIGINT NOT NULL CHECK (change IN (1, -1)),
     id TEXT COLLATE "C" NOT NULL,
     category TEXT COLLATE "C" NOT NULL,
@@ -110,7 +112,11 @@ CREATE TABLE uncounted (
     total_students BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     rating BIGINT NOT NULL,
-    price_key BIGINT NOT NULL,
+    price_key BIGINT NOT NULL
+);
+CREATE TABLE uncounted_texts (
+    no BIGINT NOT NULL PRIMARY KEY,
+    change BIGINT NOT NULL CHECK (change <> 0),
     search TEXT COLLATE "C" NOT NULL
 );
 
@@ -171,11 +177,18 @@ CREATE TABLE unsettled (
     course_id TEXT COLLATE "C" NOT NULL PRIMARY KEY REFERENCES courses (id)
 );
 
--- How often what lists, categories and published courses show was changed: the sum of all `n`. Each change raises one row
--- of several, so that transactions which change different courses seldom touch the same.
+-- How often what lists, categories and published courses show was changed: the sum of all `n`. Each change adds a row, so
+-- that none waits for another; many rows are made one now and then.
 CREATE TABLE catalogue_changes (
-    slot BIGINT NOT NULL PRIMARY KEY,
+    no BIGINT NOT NULL PRIMARY KEY,
     n BIGINT NOT NULL CHECK (n > 0)
+);
+
+-- The process that does what is done for all of them, and until when, if it does not say so again.
+CREATE TABLE leader (
+    no BIGINT NOT NULL PRIMARY KEY CHECK (no = 1),
+    name TEXT COLLATE "C" NOT NULL,
+    until BIGINT NOT NULL
 );
 
 -- Places in courses. An enrolment belongs to its user's account and mode, and cannot be moved to another: hence the

@@ -9,6 +9,7 @@ from learnflow_core import ports
 from learnflow_core.model import Instant
 from learnflow_core.ports import Work
 from storage_backends.driver import Connections, Driver, DriverTransaction
+from storage_backends.repository import leading, tally
 from storage_backends.repository.accounts import Accounts, ApiKeys
 from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
@@ -42,6 +43,9 @@ class Repository:
         """Whether what the catalogue shows was changed."""
         return self._courses.changed
 
+    async def lead(self, name: str, now: Instant, until: Instant) -> bool:
+        return await leading.lead(self._tx, name, now, until)
+
     async def purge(self, now: Instant) -> None:
         await purge(self._tx, now)
 
@@ -61,7 +65,7 @@ class RepositoryStorage:
     async def read(self, work: Work[T]) -> T:
         return await self._driver.read(lambda tx: work(Repository(tx)))
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
         tries: list[Repository] = []
 
         def run(tx: DriverTransaction) -> Awaitable[T]:
@@ -69,10 +73,16 @@ class RepositoryStorage:
             return work(tries[-1])
 
         try:
-            return await self._driver.write(run)
+            return await self._driver.write(run, snapshot=snapshot)
         finally:
             if any(each.changed_catalogue for each in tries):
                 self._catalogue_changed()
+
+    async def tally(self) -> bool:
+        due = await self._driver.read(tally.due)
+        if due:
+            await self._driver.write(tally.portion, snapshot=True)
+        return due
 
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         self._catalogue_changed = changed

@@ -9,28 +9,34 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby, islice
+from operator import itemgetter
 from typing import Final, TypeVar
 
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction, Row
 from storage_backends.repository import uncounted
 from storage_backends.repository.sql import Where, json_rows, json_text
-from storage_backends.repository.standing import Change, Standing
+from storage_backends.repository.standing import Listed
 
 T = TypeVar("T")
 
 BLOCK: Final = 256
-"""How many courses a block is made for; one with more than twice as many is split."""
+"""How many courses a block is made for. With more than twice as many it is split; with a quarter, or less, it is joined
+to one beside it, unless both have more than twice as many."""
 SPAN: Final = 64
-"""How many such blocks a span is made for."""
+"""How many blocks a span is made for, in the same way."""
 
 SORTS: Final = ("total_students", "created_at", "rating", "price_key")
 """The columns of `courses` that begin an order."""
 
 _AT_ONCE: Final = 2_000
 _FIRST: Final = (-(2**63), "")
+_COURSES: Final[Callable[[Row], int]] = itemgetter(-1)
+_NOTED: Final = 0
+"""No span's number: what is noted comes with the spans, under this one."""
 
 Place = tuple[int, str]
 """A position of an order: what its column holds, and an id."""
@@ -42,63 +48,79 @@ _Entry = tuple[str, str, str, int, str]
 """A course in an order of all lists that it is in: the column, its category and level, and its place."""
 
 
-async def start(
-    tx: DriverTransaction, query: CourseQuery, sort: str, offset: int, *, falling: bool
-) -> tuple[Place | None, int]:
-    """Where to begin to read for an offset below the total of a list that has one, and how many courses to pass over.
+@dataclass(frozen=True)
+class Counted:
+    """What is counted of a list in the order of a column (`falling`: downwards): its spans, which have the courses that
+    are `kept`, and how many are noted, and not in these yet, that `came` to the list and that `left` it."""
 
-    Reading begins at this place, or (`falling`) below it; None is the beginning of the list.
-    """
-    spans, noted = await _spans(tx, query, sort)
-    came = sum(change for _, change in noted if change > 0)
-    left = sum(-change for _, change in noted if change < 0)
-    kept = sum(courses for *_, courses in spans)
-    rank = kept + came - left - 1 - offset if falling else offset
-    # Where to look among those that are counted, so that what is noted cannot have moved the course before the place.
-    aim = rank + left if falling else rank - came
-    if not 0 <= aim < kept:
-        return None, offset
-    begins, ends = await _around(tx, spans, aim)
-    nearest = ends if falling else begins
-    if nearest is None:
-        return None, offset
-    place, counted = nearest
-    before = counted + sum(change for at, change in noted if at < place)
-    return place, before - 1 - rank if falling else rank - before
+    tx: DriverTransaction
+    query: CourseQuery
+    sort: str
+    falling: bool
+    spans: Sequence[Row]
+    kept: int
+    came: int
+    left: int
+
+    @property
+    def total(self) -> int:
+        """How many courses the list has."""
+        return self.kept + self.came - self.left
+
+    async def start(self, offset: int) -> tuple[Place | None, int]:
+        """Where to begin to read for an offset below the total, and how many courses to pass over.
+
+        Reading begins at this place, or in a falling order below it; None is the beginning of the list.
+        """
+        rank = self.total - 1 - offset if self.falling else offset
+        # Where to look among what is counted, so that what is noted cannot have moved the course before the place.
+        aim = rank + self.left if self.falling else rank - self.came
+        if not 0 <= aim < self.kept:
+            return None, offset
+        begins, ends = await _around(self.tx, self.spans, aim)
+        nearest = ends if self.falling else begins
+        if nearest is None:
+            return None, offset
+        place, counted = nearest
+        before = counted + (await self._noted_before(place) if self.came or self.left else 0)
+        return place, before - 1 - rank if self.falling else rank - before
+
+    async def _noted_before(self, place: Place) -> int:
+        """How many more courses are noted than counted before a place."""
+        noted = uncounted.among(self.query.category, self.query.level)
+        noted.also(f"({self.sort}, id) < ({{}}, {{}})", *place)
+        row = await self.tx.row(_BEFORE.format(noted=noted), *noted.args)
+        assert row is not None, "an aggregate answers one row"
+        return int(row[0])
 
 
-async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
-    """Count the courses that came to blocks, and those that left them; their rows have been written."""
+async def counted(tx: DriverTransaction, query: CourseQuery, sort: str, *, falling: bool) -> Counted:
+    """What is counted of a list that has a total, in the order of a column."""
+    noted = uncounted.among(query.category, query.level)
+    order = (noted.parameter(part) for part in (sort, query.category or "", query.level or ""))
+    rows = await tx.rows(_SPANS.format(*order, noted=noted), *noted.args)
+    ((_, came, _, left),) = (row for row in rows if row[0] == _NOTED)
+    spans = [row for row in rows if row[0] != _NOTED]
+    return Counted(tx, query, sort, falling, spans, sum(map(_COURSES, spans)), came, left)
+
+
+async def follow(tx: DriverTransaction, courses: Mapping[Listed, int]) -> None:
+    """Count so many more courses in the blocks that they are in."""
     moved = Counter[_Entry]()
-    for before, after in changes:
-        moved.subtract(_entries(before))
-        moved.update(_entries(after))
+    for course, change in courses.items():
+        moved.update(dict.fromkeys(_entries(course), change))
     entries = {entry: change for entry, change in moved.items() if change}
     if not entries:
         return
     changed = await _changed(tx, entries)
-    blocks = await _add(tx, "blocks", ((block, change) for block, _, change in changed))
-    spans = await _add(tx, "spans", ((span, change) for _, span, change in changed))
-    await _split_blocks(tx, [block for block, courses in blocks if courses > 2 * BLOCK])
-    await _split_spans(tx, [span for span, courses in spans if courses > 2 * SPAN * BLOCK])
-    if any(courses == 0 for _, courses in blocks):
-        await _forget_empty(tx, [block for block, _ in blocks], [span for span, _ in spans])
+    blocks: dict[int, int] = dict(await _add(tx, "blocks", ((block, change) for block, _, change in changed)))
+    await _add(tx, "spans", ((span, change) for _, span, change in changed))
+    await _join_blocks(tx, {span for block, span, _ in changed if 4 * blocks[block] <= BLOCK})
+    await _split_blocks(tx, [block for block, held in blocks.items() if held > 2 * BLOCK])
 
 
-def _entries(standing: Standing | None) -> list[_Entry]:
-    if standing is None or standing.status != "published":
-        return []
-    category, level = standing.category, standing.level
-    return [(sort, category, level, getattr(standing, sort), standing.id) for sort in SORTS]
-
-
-async def _spans(tx: DriverTransaction, query: CourseQuery, sort: str) -> tuple[list[Row], list[tuple[Place, int]]]:
-    """The spans of a list, and what is noted of it and not counted yet."""
-    category, level = query.category, query.level
-    noted = uncounted.among(category, level)
-    order = (noted.parameter(part) for part in (sort, category or "", level or ""))
-    rows = await tx.rows(_SPANS.format(*order, sort=sort, noted=noted), *noted.args)
-    return [row for row in rows if row[0] is not None], [(row[1:3], row[3]) for row in rows if row[0] is None]
+def _entries(course: Listed) -> list[_Entry]:
+    return [(sort, course.category, course.level, getattr(course, sort), course.id) for sort in SORTS]
 
 
 async def _around(tx: DriverTransaction, spans: Sequence[Row], rank: int) -> tuple[_Bound, _Bound | None]:
@@ -114,7 +136,7 @@ async def _around(tx: DriverTransaction, spans: Sequence[Row], rank: int) -> tup
 def _holder(counted: Sequence[Row], rank: int) -> tuple[int, int]:
     """Which of these, whose last column says how many courses each has, has the one of a rank; and how many come
     before it."""
-    sums = [0, *accumulate(courses for *_, courses in counted)]
+    sums = [0, *accumulate(map(_COURSES, counted))]
     at = bisect_right(sums, rank) - 1
     return at, sums[at]
 
@@ -165,34 +187,45 @@ async def _split_blocks(tx: DriverTransaction, full: Collection[int]) -> None:
     """Make several of each, of about as many courses."""
     made: list[Row] = []
     kept: list[tuple[int, int]] = []
+    spans = set[int]()
     for block, span, *order, key, course_id, courses in await tx.rows(_FULL, json_text(full)) if full else ():
         size = -(-courses // (courses // BLOCK))
-        starts = await _every(tx, order, (key, course_id), courses, size)
+        starts = await _every(tx, order, await _stretch(tx, span, order, (key, course_id)), size)
         for number, (start_key, start_id) in enumerate(starts, 1):
             made.append((span, start_key, start_id, min(size, courses - number * size)))
         kept.append((block, size - courses))
+        spans.add(span)
     if made:
         numbers = await tx.numbers(len(made))
         await tx.load("blocks", _BLOCK_COLUMNS, [(no, *block) for no, block in zip(numbers, made, strict=True)])
         await _add(tx, "blocks", kept)
+        await _split_spans(tx, sorted(spans))
 
 
-async def _every(tx: DriverTransaction, order: Sequence[str], place: Place, courses: int, size: int) -> Sequence[Row]:
-    """The places of every so-manieth course of an order, among so many from a place on, but not of the first."""
+async def _stretch(tx: DriverTransaction, span: int, order: Sequence[str], place: Place) -> Where:
+    """The conditions on places in a list that are in the block of a span which begins at this one."""
     sort, category, level = order
-    held = Where().also("status = 'published'").when("category = {}", category or None)
-    held.when("level = {}", level or None).also(f"({sort}, id) >= ({{}}, {{}})", *place)
-    limit, every = held.parameter(courses), f"CAST({held.parameter(size)} AS BIGINT)"
-    return await tx.rows(_EVERY.format(sort=sort, held=held, limit=limit, every=every), *held.args)
+    held = Where().when("category = {}", category or None).when("level = {}", level or None)
+    held.also(f"({sort}, id) >= ({{}}, {{}})", *place)
+    behind = await tx.row(_BEHIND, span, *place, *order)
+    return held if behind is None else held.also(f"({sort}, id) < ({{}}, {{}})", *behind)
 
 
-async def _split_spans(tx: DriverTransaction, full: Iterable[int]) -> None:
-    """Make several of each, of about as many blocks."""
-    for span in full:
+async def _every(tx: DriverTransaction, order: Sequence[str], held: Where, size: int) -> Sequence[Row]:
+    """The places of every so-manieth course of a stretch, but not of the first; as they are counted, without notes."""
+    every = f"CAST({held.parameter(size)} AS BIGINT)"
+    return await tx.rows(_EVERY.format(sort=order[0], held=held, noted=uncounted.ALL, every=every), *held.args)
+
+
+async def _split_spans(tx: DriverTransaction, spans: Iterable[int]) -> None:
+    """Make several of those with too many blocks, of about as many."""
+    for span in spans:
         blocks = await tx.rows(_BLOCKS, span)
+        if len(blocks) <= 2 * SPAN:
+            continue
         row = await tx.row(_ORDER, span)
-        assert row is not None, "it has just been written"
-        size = -(-len(blocks) // max(2, len(blocks) // SPAN))
+        assert row is not None, "it has just been read"
+        size = -(-len(blocks) // (len(blocks) // SPAN))
         for at in range(size, len(blocks), size):
             _, key, course_id, _ = blocks[at]
             courses = sum(count for *_, count in blocks[at : at + size])
@@ -202,21 +235,71 @@ async def _split_spans(tx: DriverTransaction, full: Iterable[int]) -> None:
             await _add(tx, "spans", [(span, -courses)])
 
 
-async def _forget_empty(tx: DriverTransaction, blocks: Iterable[int], spans: Iterable[int]) -> None:
-    """Take out those of them that hold nothing, unless positions would be left in none."""
-    await tx.rows(_FORGET_BLOCKS_OF_SPANS, json_text(spans))
-    await tx.rows(_FORGET_SPANS, json_text(spans))
-    await tx.rows(_FORGET_BLOCKS, json_text(blocks))
+async def _join_blocks(tx: DriverTransaction, spans: Collection[int]) -> None:
+    """Make one of neighbours in these spans where one of them is small; then of spans with few blocks."""
+    joined: list[tuple[int, int]] = []
+    gone: list[int] = []
+    few: list[int] = []
+    for span, found in groupby(await tx.rows(_BLOCKS_OF, json_text(spans)) if spans else (), key=itemgetter(0)):
+        groups = neighbours([(block, courses) for _, block, courses in found], BLOCK)
+        for (first, _), *others in groups:
+            joined += [(first, courses) for _, courses in others]
+            gone += [block for block, _ in others]
+        if 4 * len(groups) <= SPAN:
+            few.append(span)
+    if gone:
+        await tx.rows(_FORGET.format(table="blocks"), json_text(gone))
+        await _add(tx, "blocks", joined)
+    if few:
+        await _join_spans(tx, few)
+
+
+async def _join_spans(tx: DriverTransaction, few: Collection[int]) -> None:
+    """Make one of neighbours in the lists of these spans where one of them has few blocks."""
+    found = await tx.rows(_SPANS_BESIDE, json_text(few))
+    courses = {span: held for *_, span, held, _ in found}
+    joined = set[int]()
+    for _, spans in groupby(found, key=lambda row: row[:3]):
+        for (first, _), *others in neighbours([(span, blocks) for *_, span, _, blocks in spans], SPAN):
+            if others:
+                gone = [span for span, _ in others]
+                await tx.rows(_MOVE_ALL, first, json_text(gone))
+                await tx.rows(_FORGET.format(table="spans"), json_text(gone))
+                await _add(tx, "spans", [(first, courses[span]) for span in gone])
+                joined.add(first)
+    await _join_blocks(tx, joined)
+
+
+def neighbours(sizes: Iterable[tuple[int, int]], made_for: int) -> list[list[tuple[int, int]]]:
+    """Numbers in an order, with their sizes, in groups that are to be one: a small one joins what is beside it.
+
+    What is as large as a quarter of what it is `made_for`, or less, is small; none grows larger than twice that.
+    """
+    groups: list[list[tuple[int, int]]] = []
+    held = 0
+    for number, size in sizes:
+        if groups and 4 * min(held, size) <= made_for and held + size <= 2 * made_for:
+            groups[-1].append((number, size))
+            held += size
+        else:
+            groups.append([(number, size)])
+            held = size
+    return groups
 
 
 _SPAN_COLUMNS = ("no", "sort", "category", "level", "key", "id", "courses")
 _BLOCK_COLUMNS = ("no", "span", "key", "id", "courses")
 
 # ruff: noqa: S608 - nothing but our own names is put into these
+_OF_THESE = "IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST({} AS TEXT)))"
+_SUM = "CAST(COALESCE(SUM({}), 0) AS BIGINT)"
 _SPANS = (
+    f"SELECT {_NOTED} AS no, {_SUM.format('CASE WHEN change > 0 THEN change END')} AS key, '' AS id, "
+    f"{_SUM.format('CASE WHEN change < 0 THEN -change END')} AS courses FROM uncounted WHERE {{noted}} UNION ALL "
     "SELECT no, key, id, courses FROM spans WHERE sort = {0} AND category = {1} AND level = {2} "
-    "UNION ALL SELECT CAST(NULL AS BIGINT), {sort}, id, change FROM uncounted WHERE {noted} ORDER BY key, id"
+    "ORDER BY key, id"
 )
+_BEFORE = f"SELECT {_SUM.format('change')} FROM uncounted WHERE {{noted}}"
 _BLOCKS = "SELECT no, key, id, courses FROM blocks WHERE span = $1 ORDER BY key, id"
 _ORDER = "SELECT sort, category, level FROM spans WHERE no = $1"
 _BEGUN = "SELECT sort, category, level FROM spans WHERE key = $1 AND id = $2"
@@ -248,22 +331,33 @@ _ADD = (
 _FULL = (
     "SELECT blocks.no, span, sort, category, level, blocks.key, blocks.id, blocks.courses "
     "FROM blocks JOIN spans ON spans.no = span "
-    "WHERE blocks.no IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($1 AS TEXT))) ORDER BY blocks.no"
+    f"WHERE blocks.no {_OF_THESE.format('$1')} ORDER BY blocks.no"
 )
-_EVERY = (
-    "SELECT key, id FROM (SELECT {sort} AS key, id, row_number() OVER (ORDER BY {sort}, id) - 1 AS at FROM ("
-    "SELECT {sort}, id FROM courses WHERE {held} ORDER BY {sort}, id LIMIT {limit}"
-    ") AS held) AS numbered WHERE at % {every} = 0 AND at > 0 ORDER BY at"
-)
-_MOVE = "UPDATE blocks SET span = $1 WHERE no IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($2 AS TEXT)))"
-_EMPTY_SPANS = (
-    "SELECT no FROM spans WHERE courses = 0 AND id <> '' "
-    "AND no IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($1 AS TEXT)))"
-)
-_FORGET_BLOCKS_OF_SPANS = f"DELETE FROM blocks WHERE span IN ({_EMPTY_SPANS})"
-_FORGET_SPANS = f"DELETE FROM spans WHERE no IN ({_EMPTY_SPANS})"
-_FORGET_BLOCKS = (
-    "DELETE FROM blocks WHERE courses = 0 "
-    "AND no IN (SELECT CAST(value AS BIGINT) FROM json_each(CAST($1 AS TEXT))) "
-    "AND NOT EXISTS (SELECT 1 FROM spans WHERE spans.no = span AND spans.key = blocks.key AND spans.id = blocks.id)"
-)
+_BEHIND = """
+    SELECT key, id FROM (
+        SELECT key, id FROM blocks WHERE span = $1 AND (key, id) > ($2, $3) ORDER BY key, id LIMIT 1
+    ) AS block UNION ALL SELECT key, id FROM (
+        SELECT key, id FROM spans WHERE sort = $4 AND category = $5 AND level = $6 AND (key, id) > ($2, $3)
+        ORDER BY key, id LIMIT 1
+    ) AS span ORDER BY key, id LIMIT 1
+"""
+_EVERY = """
+    SELECT key, id FROM (
+        SELECT key, id, row_number() OVER (ORDER BY key, id) - 1 AS at FROM (
+            SELECT key, id FROM (
+                SELECT {sort} AS key, id, 1 AS change FROM courses WHERE status = 'published' AND {held}
+                UNION ALL SELECT {sort}, id, -change FROM uncounted WHERE {noted} AND {held}
+            ) AS changes GROUP BY key, id HAVING SUM(change) > 0
+        ) AS counted
+    ) AS numbered WHERE at % {every} = 0 AND at > 0 ORDER BY at
+"""
+_MOVE = f"UPDATE blocks SET span = $1 WHERE no {_OF_THESE.format('$2')}"
+_MOVE_ALL = f"UPDATE blocks SET span = $1 WHERE span {_OF_THESE.format('$2')}"
+_FORGET = f"DELETE FROM {{table}} WHERE no {_OF_THESE.format('$1')}"
+_BLOCKS_OF = f"SELECT span, no, courses FROM blocks WHERE span {_OF_THESE.format('$1')} ORDER BY span, key, id"
+_SPANS_BESIDE = f"""
+    SELECT spans.sort, spans.category, spans.level, no, courses, (SELECT count(*) FROM blocks WHERE span = spans.no)
+    FROM (SELECT DISTINCT sort, category, level FROM spans WHERE no {_OF_THESE.format("$1")}) AS lists
+    JOIN spans ON spans.sort = lists.sort AND spans.category = lists.category AND spans.level = lists.level
+    ORDER BY spans.sort, spans.category, spans.level, key, id
+"""

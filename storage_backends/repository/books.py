@@ -6,10 +6,10 @@ Each question is one statement that answers what is wrong, so sound books cost r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 
-from storage_backends.driver import DriverTransaction, Wanted
+from storage_backends.driver import DriverTransaction, Entry, Value
 from storage_backends.repository import list_books, words
 from storage_backends.repository.courses import COURSES, tokens
 from storage_backends.repository.enrollments import LIVE
@@ -98,13 +98,16 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
     wrong = []
     expected: Counter[str] = Counter()
     published: Counter[str] = Counter()
-    async for course_id, number, status, kept, computed in _searched(tx):
-        expected.update(kept.split(" "))
-        published.update(words.words_of(status, kept))
-        if kept != computed:
-            wrong.append(f"course {course_id}: it would be found by other words than it says")
-        elif not await _finds(tx, number, kept):
-            wrong.append(f"course {course_id}: the search index does not find it by every word")
+    async for courses in _searched(tx):
+        for entry, computed in courses:
+            expected.update(entry.tokens.split(" "))
+            if entry.published:
+                published.update(words.words_of(entry.tokens))
+            if entry.tokens != computed:
+                wrong.append(f"course {entry.id}: it would be found by other words than it says")
+        missed = set(await tx.missed([entry for entry, _ in courses]))
+        not_found = (entry.id for entry, _ in courses if entry.n in missed)
+        wrong += [f"course {course_id}: the search index does not find it by every word" for course_id in not_found]
     indexed: Counter[str] = Counter(dict(await tx.indexed()))
     differing = (token for token in sorted(expected.keys() | indexed.keys()) if expected[token] != indexed[token])
     wrong += [
@@ -120,20 +123,18 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
     return wrong[:MOST] + miscounted
 
 
-async def _searched(tx: DriverTransaction) -> AsyncIterator[tuple[str, int, str, str, str]]:
-    """Every course: its id, number, status, the tokens it is kept with, and those it should have."""
+async def _searched(tx: DriverTransaction) -> AsyncIterator[Sequence[tuple[Entry, str]]]:
+    """Every course, many at once: as the index should know it, and the tokens it should be kept with."""
     number = 0
     while rows := await tx.rows(_NEXT_COURSES, number, _COURSES_AT_ONCE):
-        for row in rows:
-            number, kept, *rest = row
-            course = COURSES.make(tuple(rest))
-            yield course.id, number, course.status, kept, tokens(course)
+        yield [_indexed(*row) for row in rows]
+        number = rows[-1][0]
 
 
-async def _finds(tx: DriverTransaction, number: int, kept: str) -> bool:
-    text = tx.match(Wanted(every=tuple(kept.split(" "))))
-    sql = f"SELECT n FROM courses WHERE n = $1 AND {tx.matches.format('$2')}"
-    return await tx.row(sql, number, text) is not None
+def _indexed(number: int, kept: str, *columns: Value) -> tuple[Entry, str]:
+    course = COURSES.make(columns)
+    entry = Entry(number, course.status == "published", course.total_students, course.id, kept)
+    return entry, tokens(course)
 
 
 _NEXT_COURSES = (

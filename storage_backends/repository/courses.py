@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from zlib import crc32
+from itertools import accumulate
 
 import msgspec
 
@@ -14,8 +12,8 @@ from learnflow_core.money import sort_key
 from learnflow_core.pagination import Page, Slice
 from learnflow_core.ports import CourseQuery, CourseSort, Paging
 from learnflow_core.search import course_tokens
-from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Value
-from storage_backends.repository import blocks, searches, totals, uncounted, version, words
+from storage_backends.driver import DriverTransaction, DuplicateError, Entry, Row, Value
+from storage_backends.repository import blocks, searches, totals, uncounted, version
 from storage_backends.repository.paging import Known, Listing, part, parts
 from storage_backends.repository.sql import (
     MODES,
@@ -48,6 +46,13 @@ COURSES = Table(
 )
 SUMMARIES = Table("courses", CourseSummary, price=_PRICE, rating=_RATING)
 
+SETTLED_AT_ONCE = 350_000
+"""How many letters the search index has, at most, of the courses that one `settle` moves: some 50,000 words.
+
+A place that a course leaves for another is left by all its words, on a database where the index has the order.
+"""
+
+_SURVEYED = ("courses", "course_texts", "words", "spans", "blocks")
 _TEXTS = ("description", "curriculum")
 _FIXED = frozenset({"id", "account_id", "created_by", "created_at"})
 _REPLACED = frozenset(Course.__struct_fields__) - _FIXED - {"students_base", "total_students", *_TEXTS}
@@ -69,10 +74,11 @@ _ORDERS: dict[CourseSort, Listing[CourseSummary]] = {
 _CATEGORIES = Listing(
     "(SELECT slug, COALESCE(name, slug) AS name, COALESCE(courses, 0) + COALESCE(change, 0) AS courses FROM categories "
     "LEFT JOIN totals ON list = '@' || slug LEFT JOIN ("
-    "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted GROUP BY category"
+    "SELECT category, CAST(SUM(change) AS BIGINT) AS change FROM uncounted "
+    f"WHERE {uncounted.ALL} GROUP BY category"
     ") AS noted ON category = slug) AS counted",
     "slug, name, courses",
-    lambda row: Category(*row),
+    lambda row: Category(*row[:3]),
     key=(("slug", str),),
     falling=False,
 )
@@ -115,9 +121,7 @@ class Courses:
         rows = [_new_columns(course, number) for course, number in zip(courses, numbers, strict=True)]
         await self._load("courses", rows)
         await self._load("course_texts", [_text_columns(course) for course in courses])
-        changes = [(None, _standing(row)) for row in rows]
-        await self._show(changes)
-        await self._count(changes)
+        await self._note([(None, _standing(row)) for row in rows])
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
@@ -146,11 +150,9 @@ class Courses:
     async def list(self, query: CourseQuery, paging: Paging) -> Slice[CourseSummary]:
         where = Where().also("status = {}", query.status).when("category = {}", query.category)
         where.when("level = {}", query.level).when("account_id = {}", query.account_id)
-        listing = replace(_ORDERS[query.sort], row=self._tx.course_row)
+        listing = _ORDERS[query.sort]
         if query.search is None:
-            total = await totals.total(self._tx, query) if isinstance(paging, Page) else None
-            known = None if total is None else Known(total, partial(self._start, query, listing))
-            return await part(self._tx, listing, paging, where, known=known)
+            return await part(self._tx, listing, paging, where, known=await self._known(query, listing, paging))
         found = await searches.matches(self._tx, query, query.search, where)
         segments = searches.by_relevance(found) if query.sort == "relevance" else [found]
         return await parts(listing, paging, segments, found.count)
@@ -164,7 +166,7 @@ class Courses:
 
     async def name_category(self, slug: str, name: str) -> None:
         if await self._tx.row(_NAME_CATEGORY, slug, name) is not None:
-            await self._change(crc32(slug.encode()))
+            await self._change()
 
     async def take_seat(self, course_id: str, mode: Mode) -> bool:
         taken = await self._tx.row(_TAKE_SEAT[mode], course_id) is not None
@@ -177,23 +179,28 @@ class Courses:
         await self._unsettle(course_id, mode)
 
     async def settle(self, limit: int) -> int:
-        ids = json_text(course_id for (course_id,) in await self._tx.rows(_TAKE_UNSETTLED, limit))
+        ids = json_text(_first(await self._tx.rows(_UNSETTLED, limit)))
+        await self._tx.rows(_TAKE_UNSETTLED, ids)
         before = {standing.id: standing for standing in map(Standing._make, await self._tx.rows(_STANDINGS, ids))}
         settled = list(map(Standing._make, await self._tx.rows(_SETTLE, ids)))
         pairs = ((before[standing.id], standing) for standing in settled)
         await self._note([(was, now) for was, now in pairs if was != now])
         return len(settled)
 
-    async def tally(self) -> None:
-        if await uncounted.enough(self._tx):
-            await self._count([])
+    async def uncounted(self, limit: int) -> int:
+        return await uncounted.count(self._tx, limit)
 
-    async def _start(
-        self, query: CourseQuery, listing: Listing[CourseSummary], offset: int
-    ) -> tuple[blocks.Place | None, int]:
-        if offset < blocks.BLOCK:
-            return None, offset
-        return await blocks.start(self._tx, query, listing.key[0][0], offset, falling=listing.falling)
+    async def survey(self) -> None:
+        await self._tx.survey(_SURVEYED)
+
+    async def _known(self, query: CourseQuery, listing: Listing[CourseSummary], paging: Paging) -> Known | None:
+        """What is kept of a list that a page is asked of, as far as the page needs it; None where nothing is."""
+        if not isinstance(paging, Page) or not totals.has_total(query):
+            return None
+        if paging.offset < blocks.BLOCK:
+            return Known(await totals.total(self._tx, query))
+        counted = await blocks.counted(self._tx, query, listing.key[0][0], falling=listing.falling)
+        return Known(counted.total, counted.start)
 
     async def _unsettle(self, course_id: str, mode: Mode) -> None:
         # After the course's own row, never before it: `settle` first takes the mark away and then waits for the row, so
@@ -203,28 +210,17 @@ class Courses:
 
     async def _note(self, changes: Sequence[Change]) -> None:
         """Bring what shows courses after their rows, which have been written; what counts them follows at a tally."""
-        await self._show(changes)
         await uncounted.note(self._tx, changes)
-
-    async def _show(self, changes: Sequence[Change]) -> None:
         known = [(before and _entry(before), _entry(after)) for before, after in changes]
         await self._tx.index([(before, after) for before, after in known if before != after])
-        shown = [after.n for before, after in changes if "published" in (after.status, before and before.status)]
-        if shown:
-            await self._change(shown[0])
+        if any("published" in (after.status, before and before.status) for before, after in changes):
+            await self._change()
 
-    async def _change(self, number: int) -> None:
-        """Count a change of what the catalogue shows, once in a transaction; any number that others seldom have."""
+    async def _change(self) -> None:
+        """Count a change of what the catalogue shows, once in a transaction."""
         if not self.changed:
             self.changed = True
-            await version.change(self._tx, number)
-
-    async def _count(self, changes: Sequence[Change]) -> None:
-        """Count these changes, after all that are noted: what counts must agree with the rows when it looks at them."""
-        every = [*await uncounted.take(self._tx), *changes]
-        await totals.follow(self._tx, every)
-        await blocks.follow(self._tx, every)
-        await words.follow(self._tx, every)
+            await version.change(self._tx)
 
     async def _load(self, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
         await self._tx.load(table, tuple(rows[0]), [tuple(row.values()) for row in rows])
@@ -255,6 +251,13 @@ def _text_columns(course: Course) -> dict[str, Value]:
     return {"course_id": course.id} | COURSES.pack(course, only=_TEXTS)
 
 
+def _first(unsettled: Sequence[Row]) -> list[str]:
+    """Those of the courses, each with the length of its text, that are settled at once; at least one, if there is."""
+    sums = accumulate(length for _, length in unsettled)
+    fitting = sum(end <= SETTLED_AT_ONCE for end in sums)
+    return [course_id for course_id, _ in unsettled[: max(1, fitting)]]
+
+
 def _standing(columns: Mapping[str, Value]) -> Standing:
     return Standing._make(columns[name] for name in Standing._fields)
 
@@ -277,10 +280,10 @@ _NAME_CATEGORY = (
     "INSERT INTO categories (slug, name) VALUES ($1, $2) "
     "ON CONFLICT (slug) DO UPDATE SET name = excluded.name WHERE categories.name IS NULL RETURNING 1"
 )
-_TAKE_UNSETTLED = (
-    "DELETE FROM unsettled WHERE course_id IN (SELECT course_id FROM unsettled ORDER BY course_id LIMIT $1) "
-    "RETURNING course_id"
+_UNSETTLED = (
+    "SELECT course_id, length(search) FROM unsettled JOIN courses ON id = course_id ORDER BY course_id LIMIT $1"
 )
+_TAKE_UNSETTLED = "DELETE FROM unsettled WHERE course_id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _STANDINGS = f"SELECT {COLUMNS} FROM courses WHERE id IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _SETTLE = (
     "UPDATE courses SET total_students = students_base + live_taken "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from learnflow_core.errors import Code, LearnFlowError
@@ -20,8 +21,8 @@ class Listing(Generic[T]):
     """A list: where its items are, and in what order.
 
     `key` names the columns it is ordered by with their types, all in one direction (so that a position is found by one
-    comparison of rows, which an index answers); the last of them identifies an item. `row` is another unique column,
-    where rows are found quicker by that.
+    comparison of rows, which an index answers); the last of them identifies an item. `make` makes an item of a row that
+    begins with `columns`.
     """
 
     table: str
@@ -29,7 +30,6 @@ class Listing(Generic[T]):
     make: Callable[[Row], T]
     key: tuple[tuple[str, type[int | str]], ...]
     falling: bool
-    row: str = ""
 
     @property
     def order(self) -> str:
@@ -42,17 +42,26 @@ class Listing(Generic[T]):
         """The columns of the key."""
         return ", ".join(column for column, _ in self.key)
 
+    @cached_property
+    def selected(self) -> tuple[str, ...]:
+        """What is read of an item: its columns, and those of the key that are none of these."""
+        return tuple(dict.fromkeys([*self.columns.split(", "), *(column for column, _ in self.key)]))
+
+    def key_of(self, row: Row) -> Row:
+        """The key of an item, of which this was read."""
+        return tuple(row[self.selected.index(column)] for column, _ in self.key)
+
 
 @dataclass(frozen=True)
 class Known:
-    """What is kept about all items of a list: how many they are, and where those after an offset begin.
+    """What is kept about all items of a list: how many they are, and perhaps where those after an offset begin.
 
     `start` answers a key, at which reading may begin (in a falling list: below which), or None for the beginning of the
     list, and how many items to pass over from there. It is asked for offsets below the total.
     """
 
     total: int
-    start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]]
+    start: Callable[[int], Awaitable[tuple[Sequence[Value] | None, int]]] | None = None
 
 
 class Segment(Protocol):
@@ -86,20 +95,18 @@ class Rows:
     async def rows(
         self, listing: Listing[Any], after: Sequence[Value] | None, limit: int, offset: int
     ) -> Sequence[Row]:
-        # Keys are found first, in an index where there is one; only the rows that are shown are read whole.
-        identity = listing.row or listing.key[-1][0]
-        inner, rest = await self._begun(listing, after, offset)
-        bounds = f"LIMIT {inner.parameter(limit)} OFFSET {inner.parameter(rest)}"
-        inner.within(
-            f"{identity} IN (SELECT {identity} FROM {listing.table} WHERE {{}} ORDER BY {listing.order} {bounds})"  # noqa: S608
-        )
-        return await rows_where(self.tx, listing, inner)
+        where, rest = await self._begun(listing, after, offset)
+        if rest and self.tx.offset_reads_rows:
+            where, rest = _from_row(listing, where, rest), 0
+        bounds = f"LIMIT {where.parameter(limit)} OFFSET {where.parameter(rest)}"
+        return await rows_where(self.tx, listing, where, bounds)
 
     async def _begun(self, listing: Listing[Any], after: Sequence[Value] | None, offset: int) -> tuple[Where, int]:
         """Conditions of items that begin near an offset behind a position, and how many of them come before it."""
         if after is not None:
             return beyond(listing, self.where, after), offset
-        key, rest = (None, offset) if self.known is None else await self.known.start(offset)
+        start = None if self.known is None else self.known.start
+        key, rest = (None, offset) if start is None else await start(offset)
         if key is None:
             return self.where.copy(), rest
         return _from(listing, self.where, "<" if listing.falling else ">=", key), rest
@@ -137,14 +144,13 @@ async def _page(listing: Listing[T], page: Page, segments: Sequence[Segment], to
         if len(items) >= wanted:
             break
         rows = await segment.rows(listing, None, wanted - len(items), offset)
-        items += [listing.make(row[len(listing.key) :]) for row in rows]
+        items += map(listing.make, rows)
         # Only a segment that lies before the page as a whole has to be counted.
         offset = 0 if items or not offset else offset - await segment.count()
     return Slice(items, total=total)
 
 
 async def _after(listing: Listing[T], cursor: Cursor, segments: Sequence[Segment]) -> Slice[T]:
-    width = len(listing.key)
     first, key = _start(listing, cursor.after, len(segments))
     found: list[tuple[int, Row]] = []
     for number, segment in enumerate(segments[first:], first):
@@ -155,13 +161,14 @@ async def _after(listing: Listing[T], cursor: Cursor, segments: Sequence[Segment
             break
         key = None
     shown = found[: cursor.limit]
-    last = (shown[-1][0], *shown[-1][1][:width]) if len(found) > cursor.limit else None
-    return Slice([listing.make(row[width:]) for _, row in shown], next_after=last)
+    last = (shown[-1][0], *listing.key_of(shown[-1][1])) if len(found) > cursor.limit else None
+    return Slice([listing.make(row) for _, row in shown], next_after=last)
 
 
-async def rows_where(tx: DriverTransaction, listing: Listing[Any], where: Where) -> Sequence[Row]:
-    """The items that meet conditions, in the order of their list: the columns of its key, and those of the item."""
-    sql = f"SELECT {listing.position}, {listing.columns} FROM {listing.table} WHERE {where} ORDER BY {listing.order}"  # noqa: S608
+async def rows_where(tx: DriverTransaction, listing: Listing[Any], where: Where, bounds: str = "") -> Sequence[Row]:
+    """What is `selected` of the items that meet conditions, in the order of their list, within LIMIT and OFFSET."""
+    columns = ", ".join(listing.selected)
+    sql = f"SELECT {columns} FROM {listing.table} WHERE {where} ORDER BY {listing.order} {bounds}"  # noqa: S608
     return await tx.rows(sql, *where.args)
 
 
@@ -173,6 +180,14 @@ def beyond(listing: Listing[Any], where: Where, key: Sequence[Value]) -> Where:
 def _from(listing: Listing[Any], where: Where, side: str, key: Sequence[Value]) -> Where:
     parameters = ", ".join("{}" for _ in key)
     return where.copy().also(f"({listing.position}) {side} ({parameters})", *key)
+
+
+def _from_row(listing: Listing[Any], where: Where, offset: int) -> Where:
+    """These conditions, and that an item does not come before the one behind so many others."""
+    side, inner = "<=" if listing.falling else ">=", where.copy()
+    row = f"ORDER BY {listing.order} LIMIT 1 OFFSET {inner.parameter(offset)}"
+    first = f"SELECT {listing.position} FROM {listing.table} WHERE {where} {row}"  # noqa: S608
+    return inner.also(f"({listing.position}) {side} ({first})")
 
 
 def _start(listing: Listing[T], after: Position | None, segments: int) -> tuple[int, Sequence[Value] | None]:

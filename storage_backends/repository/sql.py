@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
@@ -72,15 +73,10 @@ class Table(Generic[T]):
         self._fields = [(field, codecs.get(field)) for field in record.__struct_fields__]
         names = [codec.columns if codec else (field,) for field, codec in self._fields]
         self._names = [column for columns in names for column in columns]
-        starts = [sum(map(len, names[:index])) for index in range(len(names))]
-        # From the last to the first, so that replacing several columns by one value moves none that is still to come.
-        self._coded = [
-            (start, start + len(codec.columns), codec.unpack)
-            for start, (_, codec) in reversed(list(zip(starts, self._fields, strict=True)))
-            if codec
-        ]
         self.columns = ", ".join(self._names)
         self.qualified = ", ".join(f"{name}.{column}" for column in self._names)
+        self.make: Callable[[Row], T] = _maker(record, self._fields)
+        """The record that a row of its columns holds."""
 
     @property
     def width(self) -> int:
@@ -100,18 +96,22 @@ class Table(Generic[T]):
                 packed.update(zip(codec.columns, codec.pack(value), strict=True) if codec else ((field, value),))
         return packed
 
-    def make(self, row: Row) -> T:
-        """The record that a row of its columns holds."""
-        if not self._coded:
-            return self._record(*row)
-        values = list(row)
-        for start, end, unpack in self._coded:
-            values[start:end] = [unpack(*values[start:end])]
-        return self._record(*values)
-
     def maybe(self, row: Row | None) -> T | None:
         """The record of a row, if there is one."""
         return None if row is None else self.make(row)
+
+
+def _maker(record: type[T], fields: Iterable[tuple[str, Codec | None]]) -> Callable[[Row], T]:
+    """`lambda row: record(row[0], unpack_price(row[1], row[2]), …)`, which takes a third of the time of a loop."""
+    known: dict[str, Any] = {"record": record}
+    at, values = count(), list[str]()
+    for field, codec in fields:
+        columns = ", ".join(f"row[{next(at)}]" for _ in (codec.columns if codec else (field,)))
+        if codec:
+            known[f"unpack_{field}"] = codec.unpack
+        values.append(f"unpack_{field}({columns})" if codec else columns)
+    made: Callable[[Row], T] = eval(f"lambda row: record({', '.join(values)})", known)  # noqa: S307 - our own names
+    return made
 
 
 class Where:

@@ -7,20 +7,18 @@ why any text can be asked for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from learnflow_core.ports import CourseQuery
 from storage_backends.driver import DriverTransaction
 from storage_backends.repository import uncounted
 from storage_backends.repository.sql import json_rows, json_text
-from storage_backends.repository.standing import Change, Standing
+from storage_backends.repository.standing import Listed
 
 
-def lists_of(standing: Standing | None) -> list[str]:
-    """The names of the lists that a course is in; none unless it is published."""
-    if standing is None or standing.status != "published":
-        return []
-    category, level = standing.category, standing.level
+def lists_of(course: Listed) -> list[str]:
+    """The names of the lists that a published course is in."""
+    category, level = course.category, course.level
     return [list_name(*filters) for filters in ((None, None), (category, None), (None, level), (category, level))]
 
 
@@ -30,10 +28,13 @@ def list_name(category: str | None, level: str | None) -> str:
     return at_level if category is None else f"{at_level}@{category}"
 
 
-async def total(tx: DriverTransaction, query: CourseQuery) -> int | None:
-    """How many courses the query lists; None where that is not kept: searches, and what is an account's own."""
-    if query.search is not None or query.account_id is not None or query.status != "published":
-        return None
+def has_total(query: CourseQuery) -> bool:
+    """Whether it is kept how many courses the query lists: not of searches, nor of what is an account's own."""
+    return query.search is None and query.account_id is None and query.status == "published"
+
+
+async def total(tx: DriverTransaction, query: CourseQuery) -> int:
+    """How many courses a query lists that has a total."""
     noted = uncounted.among(query.category, query.level)
     row = await tx.row(
         _TOTAL.format(noted=noted, list=noted.parameter(list_name(query.category, query.level))), *noted.args
@@ -42,12 +43,11 @@ async def total(tx: DriverTransaction, query: CourseQuery) -> int | None:
     return int(row[0])
 
 
-async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
-    """Count the courses that came to lists, and those that left them."""
+async def follow(tx: DriverTransaction, courses: Mapping[Listed, int]) -> None:
+    """Count so many more courses in the lists that they are in."""
     counts = Counter[str]()
-    for before, after in changes:
-        counts.subtract(lists_of(before))
-        counts.update(lists_of(after))
+    for course, change in courses.items():
+        counts.update(dict.fromkeys(lists_of(course), change))
     # In one order, so that two transactions seldom block each other.
     changed = sorted((name, change) for name, change in counts.items() if change)
     if changed:

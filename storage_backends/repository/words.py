@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Final
 
 from learnflow_core.search import SearchQuery
 from storage_backends.driver import DriverTransaction, Row
+from storage_backends.repository import uncounted
 from storage_backends.repository.sql import json_text
-from storage_backends.repository.standing import Change
 
 MOST_ENDS: Final = 64
 """How many words may begin with what was typed last, to be asked for by name."""
@@ -28,26 +27,18 @@ _WIDTH: Final = 12
 _EVERY: Final = ""  # the list of all published courses, which is no word
 
 
-def words_of(status: str, tokens: str) -> list[str]:
-    """The words and beginnings that a course with these tokens is counted under; none unless it is published."""
-    if status != "published":
-        return []
-    words = [token for token in tokens.split(" ") if token[0] not in "@~"]
+def words_of(tokens: str) -> list[str]:
+    """The words and beginnings that a published course with these tokens is counted under."""
+    words = [token for token in tokens.split(" ") if token[:1] not in "@~"]
     beginnings = {f"*{word[: length + (word[0] == '=')]}" for word in words for length in _BEGINNINGS}
     return [*words, *beginnings]
 
 
-async def follow(tx: DriverTransaction, changes: Sequence[Change]) -> None:
-    """Count the courses that came to words, and those that left them."""
-    texts = Counter[tuple[str, str]]()
-    for before, after in changes:  # most are moves, whose words come to nothing before they are looked at
-        texts[after.status, after.search] += 1
-        if before is not None:
-            texts[before.status, before.search] -= 1
+async def follow(tx: DriverTransaction, texts: Mapping[str, int]) -> None:
+    """Count so many more courses under the words of their tokens."""
     counts = Counter[str]()
-    for text, change in texts.items():
-        if change:
-            counts.update(dict.fromkeys(words_of(*text), change))
+    for tokens, change in texts.items():
+        counts.update(dict.fromkeys(words_of(tokens), change))
     more = {word: change for word, change in counts.items() if change > 0}
     fewer = {word: -change for word, change in counts.items() if change < 0}
     if more:
@@ -82,7 +73,7 @@ async def asked(tx: DriverTransaction, search: SearchQuery) -> Asked:
     prefix = search.prefix
     ranges = [(mark + prefix, mark + prefix + _LAST) for mark in ("", "=")]
     whole = json_text([*search.words, *in_title(search.words), f"*{prefix}", f"*={prefix}"])
-    rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole)
+    rows = await tx.rows(_ASKED, *chain(*ranges), MOST_ENDS + 1, whole, json_text([*search.words, prefix]))
     counts = {word: courses for word, courses in _summed(rows, _asked_of(search)).items() if courses}
     published = counts.pop(_EVERY, 0)
     # What is noted may have ended some of the words that were read, but there are others, which were not.
@@ -98,7 +89,7 @@ def in_title(words: Iterable[str]) -> tuple[str, ...]:
 
 async def all_counts(tx: DriverTransaction) -> Counter[str]:
     """How many courses have each word that one has."""
-    return _summed(await tx.rows(_ALL), partial(words_of, "published"))
+    return _summed(await tx.rows(_ALL), words_of)
 
 
 def _summed(rows: Sequence[Row], words: Callable[[str], Iterable[str]]) -> Counter[str]:
@@ -141,13 +132,16 @@ _TAKE_AWAY = f"UPDATE words SET courses = courses - change FROM ({_CHANGES}) AS 
 _FORGET = "DELETE FROM words WHERE courses = 0 AND word IN (SELECT value FROM json_each(CAST($1 AS TEXT)))"
 _KEPT = "SELECT word, courses, 0 AS noted FROM words"
 _NOTED = (
-    "UNION ALL SELECT search, CAST(SUM(change) AS BIGINT), 1 FROM uncounted GROUP BY search HAVING SUM(change) <> 0"
+    "UNION ALL SELECT search, CAST(SUM(change) AS BIGINT), 1 FROM uncounted_texts "
+    f"WHERE {uncounted.ALL} AND {{having}} GROUP BY search HAVING SUM(change) <> 0"
 )
+# What both databases have to look into a text.
+_HAVING = "EXISTS (SELECT 1 FROM json_each(CAST($7 AS TEXT)) WHERE replace(search, value, '') <> search)"
 _ASKED = f"""
     SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $1 AND word < $2 ORDER BY word LIMIT $5) AS plain
     UNION ALL SELECT word, courses, noted FROM ({_KEPT} WHERE word >= $3 AND word < $4 ORDER BY word LIMIT $5) AS titled
     UNION ALL {_KEPT} WHERE word IN (SELECT value FROM json_each(CAST($6 AS TEXT)))
     UNION ALL SELECT list, courses, 0 FROM totals WHERE list = '{_EVERY}'
-    {_NOTED}
+    {_NOTED.format(having=_HAVING)}
 """
-_ALL = f"{_KEPT} {_NOTED}"
+_ALL = f"{_KEPT} {_NOTED.format(having='1 = 1')}"

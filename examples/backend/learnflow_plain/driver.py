@@ -34,7 +34,7 @@ class PlainDriver:
         until = None if patient else time.monotonic() + self._read_deadline_s
         return self._run(work, writes=False, until=until)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
         return self._run(work, writes=True, until=None)
 
     async def close(self) -> None:

@@ -12,7 +12,6 @@ from storage_backends.driver import (
     DuplicateError,
     Entry,
     OverdueError,
-    Ranked,
     RefusedError,
     Row,
     Value,
@@ -73,8 +72,9 @@ class PlainTransaction(DriverTransaction):
     # This index finds all that match, in no order.
     tested = "n"
     tests = matches
-    ranked: Ranked | None = None
-    course_row = "n"
+    counting: str | None = None
+    ranked: str | None = None
+    offset_reads_rows = False
 
     def __init__(self, connection: sqlite3.Connection, *, writes: bool) -> None:
         self._connection: sqlite3.Connection | None = connection
@@ -114,11 +114,18 @@ class PlainTransaction(DriverTransaction):
         for row in rows:
             await self.rows(statement, *row)
 
+    async def survey(self, tables: Sequence[str]) -> None:
+        """Nothing: statements here are planned without knowing how much there is."""
+
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         for before, after in changes:
             if before is not None:
                 await self.rows(_FORGET, before.n, json.dumps(before.tokens.split(" ")))
             await self.rows(_INDEX, after.n, json.dumps(after.tokens.split(" ")))
+
+    async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
+        asked = [(course.n, json.dumps(course.tokens.split(" "))) for course in courses]
+        return [n for n, tokens in asked if await self.row(_MISSED, n, tokens) is not None]
 
     async def indexed(self) -> Sequence[Row]:
         return await self.rows("SELECT token, count(*) FROM course_tokens GROUP BY token")
@@ -128,6 +135,10 @@ class PlainTransaction(DriverTransaction):
 
 
 _FORGET = "DELETE FROM course_tokens WHERE n = $1 AND token IN (SELECT value FROM json_each($2))"
+_MISSED = """
+    SELECT 1 FROM json_each($2)
+    WHERE NOT EXISTS (SELECT 1 FROM course_tokens WHERE course_tokens.n = $1 AND token = value) LIMIT 1
+"""
 _INDEX = "INSERT INTO course_tokens (n, token) SELECT $1, value FROM json_each($2)"
 
 
