@@ -62,8 +62,8 @@ class Sweeper:
             group.create_task(self._repeat(self.sweep_common))
 
     async def sweep_own(self) -> None:
-        """What is this process's own, or is safe with several and urgent: figures, payments, deleted means of payment, last
-        uses of keys."""
+        """What is this process's own, or is safe with several and urgent: figures, payments, deleted means of payment,
+        last uses of keys."""
         services, now = self._services, self._now()
         ctx = Context(now, services.random_bytes)
         await _all(
