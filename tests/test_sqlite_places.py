@@ -151,8 +151,8 @@ async def test_a_place_out_of_order_is_found() -> None:
     await keep(
         storage, account(), *(course(f"crs_{n}", students_base=n) for n in (1, 2)), course("crs_3", status="draft")
     )
-    for change, wrong in (("place = -7 WHERE n = 3", 3), ("place = place + (1 << 40) WHERE n = 2", 2)):
-        sql = f"UPDATE places SET {change}"  # noqa: S608 - our own
+    for place, wrong in (("-7", 3), ("place + (1 << 40)", 2)):
+        sql = f"UPDATE places SET place = {place} WHERE n = (SELECT n FROM courses WHERE id = 'crs_{wrong}')"  # noqa: S608 - our own
         await storage._driver.write(lambda tx, it=sql: tx.rows(it))  # type: ignore[attr-defined]
         assert (
             f"the database is damaged: course crs_{wrong} has not its place in the search index"
