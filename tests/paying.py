@@ -10,7 +10,8 @@ import httpx2 as httpx
 
 from learnflow_core.access import Actor
 from learnflow_core.model import Mode, Payment, User
-from learnflow_core.ports import PaymentGateway
+from learnflow_core.pagination import Page
+from learnflow_core.ports import AuditQuery, PaymentGateway, Transaction
 from learnflow_core.usecases.payment_methods import NewPaymentMethod, add_payment_method
 from learnflow_core.usecases.payments import Gateways
 from payment_gateways.stripe import StripeGateway
@@ -86,6 +87,16 @@ class PayingSchool(School):
         async def work(tx: Any) -> Payment:
             enrollment = await tx.enrollments.get(enrollment_id)
             return cast("Payment", await tx.payments.get(enrollment.payment_id))
+
+        return await self.world.services.storage.read(work)
+
+    async def books(self, payment_id: str) -> tuple[list[str], set[tuple[str, str]]]:
+        """What the ledger has of a payment, and what the audit: which event, by whom."""
+
+        async def work(tx: Transaction) -> tuple[list[str], set[tuple[str, str]]]:
+            rows = await tx.audit.list(AuditQuery(payment_id), Page(1, 50))
+            moved: list[str] = [entry.movement for entry in await tx.ledger.of(payment_id)]
+            return moved, {(row.event.removeprefix("payment."), row.actor) for row in rows.items}
 
         return await self.world.services.storage.read(work)
 

@@ -14,7 +14,8 @@ import httpx2 as httpx
 import pytest
 from hypothesis import settings
 
-from learnflow_core.model import Course, User
+from learnflow_core.audit import PAYMENT_SERVICE, SWEEP
+from learnflow_core.model import Course, Payment, User
 from tests.paying import IMPATIENT_S, PayingSchool, open_paying_school
 from tests.stripe_service import FAULTS, Fault
 
@@ -125,6 +126,31 @@ async def test_two_servers_that_ask_at_once_charge_once(school: PayingSchool) ->
 
 async def test_money_that_comes_in_for_what_was_given_up_goes_back(school: PayingSchool) -> None:
     """Stripe may find out later that a request at which it failed had been carried out after all."""
+    given_up = await paid_late(school)
+    await school.service.deliver(school.hear)
+    assert (school.charges, school.kept) == (1, 0)
+    moved, told_of = await school.books(given_up.id)
+    assert moved == ["charged", "refunding", "refunded"]
+    assert {event for event, actor in told_of if actor == PAYMENT_SERVICE} == set(moved)
+    assert ("declined", SWEEP) in told_of
+    await school.settle()
+
+
+async def test_money_that_came_in_late_goes_back_by_the_sweep_when_stripe_does_not_answer_again(
+    school: PayingSchool,
+) -> None:
+    given_up = await paid_late(school)
+    school.service.fail(FAULTS["reset before charging"], path="/v1/refunds", times=9)
+    await school.service.deliver(school.hear)
+    assert school.kept == 1
+    assert (await school.books(given_up.id))[0] == ["charged", "refunding"]
+    await school.settle()
+    assert (school.charges, school.kept) == (1, 0)
+    assert ("refunded", SWEEP) in (await school.books(given_up.id))[1]
+
+
+async def paid_late(school: PayingSchool) -> Payment:
+    """The payment of an enrolment that was given up, for which Stripe has charged after all."""
     course, method = await school.course(), await school.method()
     school.service.fail(FAULTS["500 before charging, for good"], times=9)
     assert (await school.enrol(course, method)).status_code == 503
@@ -132,9 +158,8 @@ async def test_money_that_comes_in_for_what_was_given_up_goes_back(school: Payin
     await school.settle()
     school.service.account.create_intent(asked[0].form)
     assert school.kept == 1
-    await school.service.deliver(school.hear)
-    assert (school.charges, school.kept) == (1, 0)
-    await school.settle()
+    (enrollment,) = await school.enrollments()
+    return await school.payment(enrollment["id"])
 
 
 async def insist(school: PayingSchool, course: Course, user: User, chance: random.Random) -> None:

@@ -12,6 +12,7 @@ import stripe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from learnflow_core.audit import PAYMENT_SERVICE
 from learnflow_core.errors import Code, LearnFlowError
 from payment_gateways.stripe import StripeEvents, StripeGateway
 from payment_gateways.stripe.events import KINDS
@@ -175,6 +176,15 @@ class TestWhatComesOfIt:
         assert [one["status"] for one in await school.enrollments()] == ["refunded"]
         assert (await school.enrol(course, method)).status_code == 201
         await school.assert_paid_is_enrolled()
+
+    async def test_the_books_say_of_a_refund_by_stripe_alone_that_stripe_told_of_it(self, school: PayingSchool) -> None:
+        payment = await school.payment((await school.pay()).json()["id"])
+        school.service.account.create_refund({"payment_intent": school.service.account.intent_of(payment.id)["id"]})
+        for _ in range(2):
+            await school.service.deliver(school.hear)
+        moved, told_of = await school.books(payment.id)
+        assert moved == ["charged", "refunding", "refunded"]
+        assert {event for event, actor in told_of if actor == PAYMENT_SERVICE} == {"refunding", "refunded"}
 
     async def test_a_lost_dispute_ends_the_enrolment_and_an_open_one_is_for_the_operator(
         self, school: PayingSchool, caplog: pytest.LogCaptureFixture
