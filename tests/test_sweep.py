@@ -69,7 +69,7 @@ async def test_one_process_has_deleted_cards_forgotten_and_nothing_else_waits_fo
 
     school.gateway.forget = forget  # type: ignore[method-assign]
     first, second = (Sweeper(world.services, name) for name in ("first", "second"))
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         group.create_task(first.sweep_methods())
         await asked.wait()
         for sweep in (second.sweep_methods, first.sweep_money, first.sweep_own, first.sweep_common):

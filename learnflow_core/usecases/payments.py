@@ -129,9 +129,8 @@ async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: C
     payment = await storage.read(lambda tx: tx.payments.get(payment_id))
     if payment is None or payment.status not in UNRESOLVED_STATUSES:
         return payment
-    way = refund if payment.status == "refunding" else charge
     with unless_unavailable():
-        await way(storage, gateways[payment.mode], payment, ctx)
+        await _ask(storage, gateways, payment, ctx)
     return await storage.read(lambda tx: tx.payments.get(payment_id))
 
 
@@ -166,11 +165,16 @@ def unless_unavailable() -> Iterator[None]:
             raise
 
 
+async def _ask(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
+    """Ask the payment service for what an unresolved payment waits for, and write down what it says."""
+    way = refund if payment.status == "refunding" else charge
+    await way(storage, gateways[payment.mode], payment, ctx)
+
+
 async def _carry_on(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
     """Carry on a payment that was claimed, and put it off when that was in vain."""
-    way = refund if payment.status == "refunding" else charge
     try:
-        await way(storage, gateways[payment.mode], payment, ctx)
+        await _ask(storage, gateways, payment, ctx)
     except Exception as error:
         with unless_unavailable():
             await storage.write(lambda tx: _put_off(tx, payment, ctx))
