@@ -79,7 +79,7 @@ class PostgresTransaction(DriverTransaction):
     `left` says how many seconds the next statement may take, None for as long as it likes, or raises `OverdueError`.
     """
 
-    matches = postgres_search.MATCHES
+    found = postgres_search.FOUND
     tested = "search"
     tests = postgres_search.TESTS
     counting: str | None = postgres_search.COUNTING

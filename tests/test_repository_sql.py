@@ -66,8 +66,8 @@ async def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     run = SQLiteTransaction.rows
 
     async def rows(self: SQLiteTransaction, sql: str, *args: str | int | None) -> Sequence[tuple[object, ...]]:
-        own = self.matches.format("$1")
-        found.add(re.sub(re.escape(own).replace(r"\$1", r"\$\d+"), "n = n", sql))
+        own = self.found.format("$1")
+        found.add(re.sub(re.escape(own).replace(r"\$1", r"\$\d+"), "courses", sql))
         return await run(self, sql, *args)
 
     monkeypatch.setattr(SQLiteTransaction, "rows", rows)
@@ -232,8 +232,8 @@ async def test_a_search_looks_up_what_it_finds_instead_of_testing_every_course()
 
     async def plan(tx: SQLiteTransaction) -> None:
         for conditions in ("status = $1", "status = $1 AND category = $1", "status = $1 AND level = $1"):
-            found = tx.matches.format("$2")
-            sql = f"EXPLAIN QUERY PLAN SELECT n FROM courses WHERE {conditions} AND {found}"  # noqa: S608 - a test's own
+            found = tx.found.format("$2")
+            sql = f"EXPLAIN QUERY PLAN SELECT n FROM {found} WHERE {conditions}"  # noqa: S608 - a test's own
             plans.append(str(await tx.rows(sql, "published", '"python"')))
 
     await storage._driver.read(plan)  # type: ignore[attr-defined]

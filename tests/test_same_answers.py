@@ -327,7 +327,7 @@ async def emptied(storage: Storage) -> None:
     driver: Any = storage._driver  # type: ignore[attr-defined]
 
     async def work(tx: Any) -> None:
-        if "course_index" in tx.matches:
+        if "course_index" in tx.found:
             await tx.rows("INSERT INTO course_index (course_index) VALUES ('delete-all')")
             await tx.rows("DELETE FROM places")
         else:
