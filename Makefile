@@ -10,7 +10,7 @@ ARGS ?=
 # A lock holds for every platform and Python, has a hash for each file, and names no registry.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header \
-	--group build --extra server --extra postgres
+	--group build --extra server --extra postgres --extra stripe
 
 .PHONY: help serve test lint soak planted bench lock clean
 .DEFAULT_GOAL := help

@@ -54,6 +54,8 @@ OPERATOR: Final = "operator"
 """Whoever is at the command line."""
 SWEEP: Final = "sweep"
 """The server itself, which finishes what was left."""
+PAYMENT_SERVICE: Final = "payment_service"
+"""The payment service, which told of something by itself."""
 DOCTOR: Final = "doctor"
 """`learnflow doctor --repair`."""
 

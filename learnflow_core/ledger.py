@@ -39,11 +39,13 @@ COMES_TO: Final[dict[tuple[PaymentStatus, PaymentStatus], tuple[PaymentStatus, .
     ("charging", "reversing"): ("reversing",),
     ("reversing", "declined"): ("declined",),
     ("reversing", "refunding"): ("charged", "refunding"),
+    ("declined", "refunding"): ("charged", "refunding"),
     ("charged", "refunding"): ("refunding",),
     ("refunding", "refunded"): ("refunded",),
 }
 """The ways of a payment, whole: going from a status to another, it comes to these. A charge that is given back at once
-has been `charged` all the same, since the money did move. Whatever is absent is impossible."""
+has been `charged` all the same, since the money did move: so is one that came in after it had been given up. Whatever
+is absent is impossible."""
 
 
 class Entry(msgspec.Struct, frozen=True):

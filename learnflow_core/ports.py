@@ -44,6 +44,7 @@ from learnflow_core.model import (
     PaymentMethod,
     RefreshToken,
     Reply,
+    SandboxCharge,
     TokenFamily,
     User,
 )
@@ -306,11 +307,17 @@ class Payments(Protocol):
     async def method(self, method_id: str) -> PaymentMethod | None:
         """The payment method with this id; deleted ones too."""
 
+    async def method_with(self, user_id: str, token: str) -> PaymentMethod | None:
+        """The user's method, not deleted, that has this token; the oldest if there are several."""
+
     async def put_method(self, method: PaymentMethod) -> None:
-        """Replace the deletion of the method with this id."""
+        """Replace when the method with this id was deleted and forgotten."""
 
     async def delete_methods(self, user_id: str, now: Instant) -> None:
         """Delete every method of a user."""
+
+    async def unforgotten(self, limit: int) -> Sequence[PaymentMethod]:
+        """Methods that were deleted, and that the payment service has not forgotten yet; the first deleted first."""
 
     async def methods(self, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
         """A user's methods that are not deleted, the newest first."""
@@ -429,8 +436,8 @@ class Audit(Protocol):
 class SandboxCharges(Protocol):
     """The sandbox payment service's own record of what it was asked, by idempotency key."""
 
-    async def add(self, key: str, outcome: str, now: Instant) -> str:
-        """Keep the outcome of the first request under a key; answer what is kept, the first one's."""
+    async def add(self, charge: SandboxCharge) -> SandboxCharge:
+        """Keep what the first request under a key was answered; return what is kept, the first one's."""
 
 
 class Transaction(Protocol):
@@ -508,18 +515,56 @@ class Storage(Protocol):
 
 
 class PaymentGateway(Protocol):
-    """A payment service. Both calls carry the payment's id as idempotency key: asking again never pays twice.
+    """A payment service.
 
-    Either raises `LearnFlowError(service_unavailable)` when the outcome is not known; the payment then stays
-    unresolved.
+    What it is asked about a payment follows from the payment alone, and `payment.id` is the idempotency key: asking
+    again, at any time and by several at once, never pays twice, and means the same question.
+
+    Every method raises `LearnFlowError(service_unavailable)` when the outcome is not known; ask again later.
     """
 
     builtin_methods: Mapping[str, str]
     """Payment methods that every user has without adding them, with their tokens (a sandbox's test cards)."""
 
+    async def keep(self, token: str, user: User) -> str:
+        """Have the service keep a means of payment for this user, so that it can be charged when the user is away.
+        Returns the token to charge it by. The same token of the same user may come again, and is answered the same.
+
+        Raises `invalid_payment_method` for a token that is none of the service's or is somebody else's, and
+        `card_declined`, `insufficient_funds` or `authentication_required` when the bank refuses: the last with what the
+        client needs to have its user authenticate, in `details`, after which the token can be sent again."""
+
+    async def forget(self, token: str) -> None:
+        """Have the service let go of a means of payment that it kept; one it does not have is fine."""
+
     async def charge(self, payment: Payment) -> Code | None:
-        """Charge `payment.amount` to `payment.token`: None when it is paid, else the code of the refusal
-        (`card_declined`, `insufficient_funds`, `authentication_required`, `invalid_payment_method`)."""
+        """Charge `payment.amount` to `payment.token`, or find out what became of that: None when it is paid.
+
+        A code says that it is not paid and never will be: `card_declined`, `insufficient_funds`,
+        `authentication_required`, `invalid_payment_method`; `course_not_available` when the service does not take such
+        an amount; `service_unavailable` when it was not reached in the time in which it may be asked to charge
+        (`payment.created_at` begins it)."""
 
     async def refund(self, payment: Payment) -> None:
-        """Give the whole amount back."""
+        """Give the whole amount back, once."""
+
+
+class PaymentNews(msgspec.Struct, frozen=True):
+    """What a payment service tells by itself of one payment. It may come late, twice, and in any order.
+
+    `changed`: something became of it, ask what. `paid`: the money has come in. `returned`: the money went back to the
+    payer, all of it. `disputed`: the payer asked the bank for the money back. `not_returned`: a refund has failed.
+    """
+
+    payment_id: str
+    kind: Literal["changed", "paid", "returned", "disputed", "not_returned"]
+
+
+class PaymentNewsReader(Protocol):
+    """Reads what a payment service posts to us."""
+
+    async def read(self, body: bytes, signature: str) -> PaymentNews | None:
+        """The news in a message that bears the service's signature; None where there is nothing for us in it.
+
+        Raises `invalid_request` for a message that the service did not sign, or long ago; `service_unavailable` when
+        the service has to be asked what it means and does not answer."""

@@ -1,10 +1,10 @@
-"""What nobody waits for, done once a second: payments without an outcome, access that is over, numbers of students,
-last uses, what expired.
+"""What nobody waits for, done once a second: payments without an outcome, deleted means of payment, access that is
+over, numbers of students, last uses, what expired.
 
 Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
 other, and in the end lock the database. Money that is on its way waits for none of it, and none of it for a payment
-service that does not answer; so these are three rounds beside each other, and a step that fails keeps none of the
-others from being done.
+service that does not answer; so these are rounds of their own beside each other, and a step that fails keeps none of
+the others from being done.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from learnflow_core.audit import SWEEP
 from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
+from learnflow_core.usecases.payment_methods import forget_deleted
 from learnflow_core.usecases.payments import AT_ONCE, finish_unresolved
 from learnflow_core.usecases.places import expire_overdue
 from learnflow_http.services import Services
@@ -62,15 +63,19 @@ class Sweeper:
     async def sweep_for_ever(self) -> None:
         """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self.sweep_money))
-            group.create_task(self._repeat(self.sweep_own))
-            group.create_task(self._repeat(self.sweep_common))
+            for sweep in (self.sweep_money, self.sweep_methods, self.sweep_own, self.sweep_common):
+                group.create_task(self._repeat(sweep))
 
     async def sweep_money(self) -> None:
         """What is urgent, and safe with several: payments that are due, as long as there are any."""
         services = self._services
         while await finish_unresolved(services.storage, services.gateways, self._ctx()) == AT_ONCE:
             pass
+
+    async def sweep_methods(self) -> None:
+        """What one process asks of the payment services for all: to forget means of payment that were deleted."""
+        if await self._leads():
+            await forget_deleted(self._services.storage, self._services.gateways, self._ctx())
 
     async def sweep_own(self) -> None:
         """What is this process's own: figures, last uses of keys."""

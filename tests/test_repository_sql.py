@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from learnflow_core.model import LIVE_STATUSES, Mode
+from learnflow_core.model import LIVE_STATUSES, Mode, SandboxCharge
+from learnflow_core.money import Money
 from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import (
     AuditQuery,
@@ -135,9 +136,7 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.enrollments.overdue(1, 1, "crs_1")
     await tx.courses.seats_taken("crs_1", "live")
     await tx.accounts.licenses_taken("acct_1", "live")
-    await tx.payments.method("pm_1")
-    await tx.payments.put_method(method())
-    await tx.payments.delete_methods("usr_1", 1)
+    await _change_methods(tx)
     await tx.certificates.get("crt_1")
     await tx.certificates.put(certificate(completed("enr_2")))
     await tx.certificates.erase_recipient("usr_1", 1)
@@ -151,13 +150,21 @@ async def _change_everything(tx: Transaction) -> None:
     await tx.tokens.refresh_token("tok_1")
     await tx.replies.get("s", "k")
     await tx.replies.drop("s", "k")
-    await tx.sandbox_charges.add("k", "paid", 1)
+    await tx.sandbox_charges.add(SandboxCharge("k", "paid", Money(1, "USD"), 1))
     await tx.ledger.of("enr_1")
     for account_id in (None, "acct_1"):
         await tx.ledger.balances("live", account_id)
     await tx.audit.purge(1, 10)
     await tx.lead("one", 1, 2)
     await tx.purge(1)
+
+
+async def _change_methods(tx: Transaction) -> None:
+    await tx.payments.method("pm_1")
+    await tx.payments.method_with("usr_1", "tok_visa_4242")
+    await tx.payments.unforgotten(5)
+    await tx.payments.put_method(method())
+    await tx.payments.delete_methods("usr_1", 1)
 
 
 async def _list_everything(tx: Transaction, paging: Paging) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learnflow_core import ledger
 from learnflow_core.audit import AuditRow
 from learnflow_core.errors import LearnFlowError
-from learnflow_core.model import Level, Reply
+from learnflow_core.model import Level, Reply, SandboxCharge
 from learnflow_core.money import Money
 from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import (
@@ -117,6 +117,7 @@ USERS = st.builds(
     external_id=maybe(an("x")),
     created_at=TIMES,
 )
+PRICES = st.builds(Money, st.integers(0, 10**11), st.sampled_from(["USD", "JPY", "KWD"]))
 COURSES = st.builds(
     course,
     an("crs"),
@@ -127,7 +128,7 @@ COURSES = st.builds(
     category=CATEGORIES,
     level=LEVELS,
     status=st.sampled_from(["published", "published", "draft"]),
-    price=st.builds(Money, st.integers(0, 10**11), st.sampled_from(["USD", "JPY", "KWD"])),
+    price=PRICES,
     rating=maybe(st.integers(0, 500)),
     students_base=FEW,
     seats=maybe(FEW),
@@ -148,6 +149,13 @@ ENROLLMENTS = st.builds(
 ) | st.builds(completed, an("enr"), account_id=an("acct"), user_id=an("usr"), course_id=an("crs"))
 PAYMENTS = st.builds(payment, an("pay"), enrollment_id=an("enr"), updated_at=TIMES, due_at=TIMES)
 METHODS = st.builds(method, an("pm"), user_id=an("usr"), created_at=TIMES, deleted_at=maybe(TIMES))
+CHARGES = st.builds(
+    SandboxCharge,
+    an("k"),
+    st.sampled_from(["paid", "declined"]),
+    st.builds(Money, FEW.map(lambda n: n + 1), st.just("USD")),
+    TIMES,
+)
 FAMILIES = st.builds(family, an("fam"), user_id=an("usr"), key_id=maybe(an("key")), expires_at=TIMES)
 TOKENS = st.builds(refresh_token, an("tok"), family_id=an("fam"), rotated_at=maybe(TIMES))
 AUDIT_ROWS = st.builds(
@@ -242,7 +250,7 @@ CHANGES = st.one_of(
     call("audit", "purge", TIMES, st.integers(1, 3)),
     call("replies", "put", an("s"), an("k"), REPLIES),
     call("replies", "drop_naming", st.sampled_from(["usr_1", "nobody"])),
-    call("sandbox_charges", "add", an("k"), st.sampled_from(["paid", "declined"]), TIMES),
+    call("sandbox_charges", "add", CHARGES),
 )
 QUESTIONS = st.one_of(
     call("accounts", "list", PAGINGS),
@@ -260,6 +268,8 @@ QUESTIONS = st.one_of(
     call("enrollments", "overdue", TIMES, st.integers(1, 3), maybe(an("crs"))),
     call("certificates", "list", st.builds(CertificateQuery, MODES, *VISIBLE), PAGINGS),
     call("payments", "methods", an("usr"), PAGINGS),
+    call("payments", "method_with", an("usr"), st.just(method().token)),
+    call("payments", "unforgotten", st.integers(1, 3)),
     call("payments", "unresolved", TIMES, st.integers(1, 3)),
     call("tokens", "session", an("fam"), an("tok")),
     call("tokens", "refresh_token", an("tok")),

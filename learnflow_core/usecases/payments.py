@@ -15,7 +15,7 @@ import msgspec
 
 from learnflow_core.enrollment import LEASE, UNRESOLVED_AFTER, back_off, paid, step
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Course, Enrollment, Mode, Payment, PaymentStatus
+from learnflow_core.model import UNRESOLVED_STATUSES, Course, Enrollment, Mode, Payment, PaymentStatus
 from learnflow_core.ports import Context, PaymentGateway, Storage, Transaction
 from learnflow_core.usecases.bookkeeping import come_to
 from learnflow_core.usecases.places import release
@@ -121,6 +121,40 @@ async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context) 
     return len(due)
 
 
+async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: Context) -> Payment | None:
+    """Carry one payment on as the sweep would, without waiting for it; the payment as it then is, if there is one.
+
+    A payment whose outcome is still unknown stays for the sweep.
+    """
+    payment = await storage.read(lambda tx: tx.payments.get(payment_id))
+    if payment is None or payment.status not in UNRESOLVED_STATUSES:
+        return payment
+    with unless_unavailable():
+        await _ask(storage, gateways, payment, ctx)
+    return await storage.read(lambda tx: tx.payments.get(payment_id))
+
+
+async def returned(tx: Transaction, payment_id: str, ctx: Context) -> bool:
+    """Write down that the payment service gave the money of an enrolment back by itself, which ends the enrolment.
+
+    False, and nothing changes, where the books have no such end: the course was completed, or the payment is not
+    charged. To be told it twice changes nothing more.
+    """
+    payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "charged" and enrollment.status == "active":
+        payment = await come_to(tx, enrollment, payment, "refunding", ctx)
+        await release(tx, step(enrollment, "refund", ctx.now), ctx)
+    await _given_back(tx, payment_id, ctx)
+    return payment.status in ("refunding", "refunded")
+
+
+async def paid_late(tx: Transaction, payment_id: str, ctx: Context) -> None:
+    """Write down that the money of a payment which had been given up came in after all, and that it goes back."""
+    payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "declined":
+        await come_to(tx, enrollment, payment, "refunding", ctx)
+
+
 @contextmanager
 def unless_unavailable() -> Iterator[None]:
     """Leave for the sweep what the payment service does not answer now."""
@@ -131,11 +165,16 @@ def unless_unavailable() -> Iterator[None]:
             raise
 
 
+async def _ask(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
+    """Ask the payment service for what an unresolved payment waits for, and write down what it says."""
+    way = refund if payment.status == "refunding" else charge
+    await way(storage, gateways[payment.mode], payment, ctx)
+
+
 async def _carry_on(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
     """Carry on a payment that was claimed, and put it off when that was in vain."""
-    way = refund if payment.status == "refunding" else charge
     try:
-        await way(storage, gateways[payment.mode], payment, ctx)
+        await _ask(storage, gateways, payment, ctx)
     except Exception as error:
         with unless_unavailable():
             await storage.write(lambda tx: _put_off(tx, payment, ctx))

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from learnflow_core.limiter import headers
 from learnflow_http import logs, openapi
-from learnflow_http.app import LocalLimiter, create_app, limiter_for, open_services
+from learnflow_http.app import LocalLimiter, check_payments, create_app, limiter_for, open_services
 from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
 from learnflow_http.cli.common import (
@@ -117,11 +117,12 @@ def serve(settings: Settings, *, demo: bool) -> None:
     logs.configure(settings.log_format, settings.log_level, pid=os.getpid() if settings.workers > 1 else None)
     _share_one_heap()
     secret_for(settings)
-    limiter = limiter_for(settings)  # here and in the next line: what is wrong, is said before serving
+    check_payments(settings)  # here and in the next lines: what is wrong, is said before serving
+    limiter = limiter_for(settings)
     _check_database(settings)
-    if beyond and settings.payments == "sandbox":
+    if beyond and not _is_paid(settings):
         logger.warning(
-            "THE SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
+            "A SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
             extra={"host": settings.host, "payments": settings.payments},
         )
 
@@ -134,6 +135,11 @@ def serve(settings: Settings, *, demo: bool) -> None:
             _supervise(settings, shared, sockets, demo=demo)
     except server.ServeError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _is_paid(settings: Settings) -> bool:
+    """Whether money moves: not in the sandbox, nor in the test mode of Stripe."""
+    return settings.payments == "stripe" and "_live_" in (settings.stripe_secret_key or "")
 
 
 def _share_one_heap() -> None:

@@ -175,8 +175,15 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
 
 def method(method_id: str = "pm_1", **changes: Any) -> PaymentMethod:
     """A means of payment of `usr_1`."""
-    fields: dict[str, Any] = {"user_id": "usr_1", "token": "tok_visa", "created_at": NOW, "deleted_at": None}
-    return PaymentMethod(**{"id": method_id, **fields, **changes})
+    fields: dict[str, Any] = {
+        "id": method_id,
+        "user_id": "usr_1",
+        "token": "tok_visa",
+        "created_at": NOW,
+        "deleted_at": None,
+        "forgotten_at": None,
+    }
+    return PaymentMethod(**{**fields, **changes})
 
 
 def family(family_id: str = "fam_1", **changes: Any) -> TokenFamily:

@@ -259,9 +259,12 @@ CREATE TABLE payment_methods (
     user_id TEXT COLLATE "C" NOT NULL REFERENCES users (id),
     token TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
-    deleted_at BIGINT
+    deleted_at BIGINT,
+    forgotten_at BIGINT CHECK (deleted_at IS NOT NULL OR forgotten_at IS NULL)
 );
 CREATE INDEX payment_methods_of_user ON payment_methods (user_id, created_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX payment_methods_unforgotten ON payment_methods (deleted_at, id)
+    WHERE deleted_at IS NOT NULL AND forgotten_at IS NULL;
 
 -- The double-entry ledger: each row debits one account and credits another by the same amount, so it cannot be out of
 -- balance, and a payment makes each of its movements once. Rows are added, and neither changed nor deleted.
@@ -367,5 +370,7 @@ CREATE INDEX replies_by_age ON replies (claimed_at);
 CREATE TABLE sandbox_charges (
     key TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     outcome TEXT COLLATE "C" NOT NULL,
+    amount BIGINT NOT NULL CHECK (amount > 0),
+    currency TEXT COLLATE "C" NOT NULL CHECK (length(currency) = 3),
     created_at BIGINT NOT NULL
 );
