@@ -14,7 +14,7 @@ BUGS = [read(patch) for patch in sorted(HERE.glob("*.patch"))]
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
 def test_a_bug_can_be_planted(bug: Bug) -> None:
-    command = [GIT, "apply", "--check", "-C1", "--recount", bug.patch]
+    command = [GIT, "apply", "--check", "-C1", "--recount", str(bug.patch)]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
 
