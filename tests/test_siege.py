@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -18,20 +16,6 @@ from tests.servers import eventually
 from tests.siege.clients import Place, Told, wanted
 from tests.siege.machines import Machine
 from tests.siege.siege import PLACES, Town, enrol_all, town
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[str]:
-    if request.param == "sqlite":
-        return nullcontext(f"sqlite:///{tmp_path}/school.db")
-    made: AbstractAsyncContextManager[str] = request.getfixturevalue("postgres").database()
-    return made
-
-
-@pytest.fixture
-async def url(database: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
-    async with database as url:
-        yield url
 
 
 async def test_processes_that_are_killed_leave_no_charge_without_a_place_and_no_place_without_a_charge(
