@@ -10,9 +10,9 @@ ARGS ?=
 # A lock holds for every platform and Python, has a hash for each file, and names no registry.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header \
-	--group build --extra server --extra postgres
+	--group build --extra server --extra postgres --extra stripe
 
-.PHONY: help serve test lint soak bench lock clean
+.PHONY: help serve test lint soak planted bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -30,8 +30,11 @@ lint: .venv/.test ## Check style, types and the arrows between the layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-soak: .venv/.test ## Run the tests with many more random examples than usual.
+soak: .venv/.test ## Run the tests with many more examples, seeds, faults and kills than usual (hours).
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=soak $(ARGS)
+
+planted: .venv/.test ## Plant bugs in copies, and see that the tests notice each (ARGS=words of their names).
+	$(BIN)/python -m tests.planted $(ARGS)
 
 bench: .venv/.bench ## Measure, beside the peers (ARGS="limiter", "http" or "catalogue" chooses).
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import os
 import shutil
 import sys
 import time
@@ -23,7 +24,7 @@ from benchmarks.catalogue_data import catalogue
 from benchmarks.peers.fastapi_sqlalchemy import filling
 from benchmarks.processes import ROOT
 from learnflow_core.model import Account, Course
-from learnflow_core.ports import Storage, Transaction
+from learnflow_core.ports import Context, Storage, Transaction
 from storage_backends import migrate, open_storage
 from tests.postgres import Postgres, found_programs
 
@@ -199,12 +200,18 @@ def databases(given: argparse.Namespace) -> Iterator[Databases]:
 
 async def fill(storage: Storage, count: int) -> None:
     """Make a catalogue of so many courses, and the account that has them, in a database without any."""
-    await storage.write(lambda tx: tx.accounts.add(ACCOUNT))
+    await storage.write(_add_account)
     courses = catalogue(count, account_id=ACCOUNT.id)
     while batch := list(islice(courses, _BATCH)):
         await storage.write(partial(_add, batch=batch))
         while await storage.tally():
             pass
+
+
+async def _add_account(tx: Transaction) -> None:
+    await tx.accounts.add(ACCOUNT)
+    made = Context(ACCOUNT.created_at, os.urandom).event("account.created", ACCOUNT.id, ACCOUNT.id, ACCOUNT.plan)
+    await tx.audit.add(made)
 
 
 async def _add(tx: Transaction, batch: list[Course]) -> None:

@@ -9,6 +9,7 @@ In reading order:
 - `model`: what there is: accounts, API keys, users, courses, enrollments, certificates
 - `access`: plans, scopes and roles; who may see and do what
 - `enrollment`: the rules of enrolling, as pure decisions
+- `ledger`, `audit`: what money moves between which accounts; what is noted of everything that happens to it
 - `ports`: what the core asks of the world: storage, payment gateway, chance and time
 - `usecases`: one function for each operation
 

@@ -44,11 +44,11 @@ PAYMENTS: dict[EnrollmentStatus, frozenset[PaymentStatus]] = {
     "active": frozenset({"charged"}),
     "completed": frozenset({"charged"}),
     "expired": frozenset({"charged"}),
-    "cancelled": frozenset({"declined", "charged"}),
+    "cancelled": frozenset({"declined", "charged", "refunding", "refunded"}),
     "refunded": frozenset({"refunding", "refunded"}),
 }
 """How far the payment of an enrolment in each status can be, where it has one. One that is cancelled although it was
-paid belongs to a user who was deleted after the refund window."""
+paid belongs to a user who was deleted after the refund window, or was paid after it was cancelled: that goes back."""
 
 REFUND_WINDOW: Instant = 14 * DAY
 """How long after enrolling a payment is given back, unless the deployment says otherwise."""

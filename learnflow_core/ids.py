@@ -15,10 +15,10 @@ RandomBytes = Callable[[int], bytes]
 """Gives that many bytes, uniformly distributed and unpredictable: what `os.urandom` does."""
 
 PREFIXES: Final = frozenset(
-    ("crs", "usr", "enr", "crt", "key", "acct", "pm", "req", "whk", "evt", "pay", "fam", "tok"),
+    ("crs", "usr", "enr", "crt", "key", "acct", "pm", "req", "whk", "evt", "pay", "fam", "tok", "aud"),
 )
 """Course, user, enrolment, certificate, API key, account, payment method, request, webhook endpoint, event; and
-never seen by clients: payment attempt, family of refresh tokens, token."""
+never seen by clients: payment attempt, family of refresh tokens, token, row of the audit."""
 
 _BASE_36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BASE_62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -167,13 +167,17 @@ class Category(msgspec.Struct, frozen=True):
 
 
 class PaymentMethod(msgspec.Struct, frozen=True):
-    """A means of payment that the payment service keeps for a user; `token` is the service's word for it."""
+    """A means of payment that the payment service keeps for a user; `token` is the service's word for it.
+
+    `forgotten_at` is when the payment service was told to forget it, which comes after its deletion here.
+    """
 
     id: str
     user_id: str
     token: str
     created_at: Instant
     deleted_at: Instant | None
+    forgotten_at: Instant | None
 
 
 class Enrollment(msgspec.Struct, frozen=True):
@@ -212,11 +216,12 @@ class Payment(msgspec.Struct, frozen=True):
     service's word for the method `method_id`, also when the method is deleted.
 
     `due_at` is when somebody is to carry it on who does not do so already; null when it is resolved. `tries` is how
-    often a sweep has done so in vain.
+    often a sweep has done so in vain. `payee_id` is the account that published the course, in whose books the money is.
     """
 
     id: str
     enrollment_id: str
+    payee_id: str
     mode: Mode
     method_id: str
     token: str
@@ -227,6 +232,15 @@ class Payment(msgspec.Struct, frozen=True):
     updated_at: Instant
     due_at: Instant | None
     tries: int
+
+
+class SandboxCharge(msgspec.Struct, frozen=True):
+    """What the sandbox payment service was asked under an idempotency key, and what it answered."""
+
+    key: str
+    outcome: str
+    amount: Money
+    created_at: Instant
 
 
 class Certificate(msgspec.Struct, frozen=True):

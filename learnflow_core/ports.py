@@ -23,8 +23,10 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
+from learnflow_core.audit import PROGRAM, AuditRow, Event
 from learnflow_core.errors import Code
 from learnflow_core.ids import new_id
+from learnflow_core.ledger import Balance, Entry
 from learnflow_core.model import (
     Account,
     ApiKey,
@@ -42,6 +44,7 @@ from learnflow_core.model import (
     PaymentMethod,
     RefreshToken,
     Reply,
+    SandboxCharge,
     TokenFamily,
     User,
 )
@@ -53,14 +56,23 @@ Paging = Page | Cursor
 
 
 class Context(msgspec.Struct, frozen=True):
-    """The instant at which a use case happens, and the randomness it may draw: arguments, so that a test holds both."""
+    """The instant at which a use case happens, and the randomness it may draw: arguments, so that a test holds both.
+
+    `actor` and `request_id` are what the audit says of who asked (`learnflow_core.audit.AuditRow`).
+    """
 
     now: Instant
     random_bytes: Callable[[int], bytes]
+    actor: str = PROGRAM
+    request_id: str | None = None
 
     def new_id(self, prefix: str) -> str:
         """A new id with this prefix (`learnflow_core.ids`)."""
         return new_id(prefix, self.random_bytes)
+
+    def event(self, event: Event, object_id: str, account_id: str | None, detail: str | None = None) -> AuditRow:
+        """The row of the audit that says what happens now, to be added by `Transaction.audit`."""
+        return AuditRow(self.new_id("aud"), self.now, event, object_id, account_id, self.actor, self.request_id, detail)
 
 
 CourseSort = Literal["relevance", "popular", "newest", "rating", "price", "-price"]
@@ -298,11 +310,17 @@ class Payments(Protocol):
     async def method(self, method_id: str) -> PaymentMethod | None:
         """The payment method with this id; deleted ones too."""
 
+    async def method_with(self, user_id: str, token: str) -> PaymentMethod | None:
+        """The user's method, not deleted, that has this token; the oldest if there are several."""
+
     async def put_method(self, method: PaymentMethod) -> None:
-        """Replace the deletion of the method with this id."""
+        """Replace when the method with this id was deleted and forgotten."""
 
     async def delete_methods(self, user_id: str, now: Instant) -> None:
         """Delete every method of a user."""
+
+    async def unforgotten(self, limit: int) -> Sequence[PaymentMethod]:
+        """Methods that were deleted, and that the payment service has not forgotten yet; the first deleted first."""
 
     async def methods(self, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
         """A user's methods that are not deleted, the newest first."""
@@ -348,8 +366,8 @@ class Tokens(Protocol):
     async def extend_family(self, family_id: str, expires_at: Instant) -> None:
         """Let a family live longer."""
 
-    async def revoke_family(self, family_id: str, now: Instant) -> None:
-        """End a family."""
+    async def revoke_family(self, family_id: str, now: Instant) -> bool:
+        """End a family; False when it has ended before."""
 
     async def revoke_of_user(self, user_id: str, now: Instant) -> None:
         """End every family of a user."""
@@ -357,8 +375,8 @@ class Tokens(Protocol):
     async def revoke_of_key(self, key_id: str, now: Instant) -> None:
         """End every family that a key minted."""
 
-    async def revoke_token(self, token_id: str, expires_at: Instant) -> None:
-        """End one token; remembered until it would have expired."""
+    async def revoke_token(self, token_id: str, expires_at: Instant) -> bool:
+        """End one token; remembered until it would have expired. False when it has ended before."""
 
     async def refresh_token(self, token_id: str) -> RefreshToken | None:
         """What rotation knows of a refresh token."""
@@ -383,11 +401,46 @@ class Replies(Protocol):
         """Forget every reply whose body names this id."""
 
 
+class Ledger(Protocol):
+    """Movements of money (`learnflow_core.ledger`), which are added and never changed: one of a kind for a payment."""
+
+    async def add(self, entries: Sequence[Entry]) -> None:
+        """Keep entries, at the latest when the transaction commits."""
+
+    async def of(self, record_id: str) -> Sequence[Entry]:
+        """The entries of the payment, or of the payments for the enrolment, that has this id, in their order."""
+
+    async def balances(self, mode: Mode, account_id: str | None) -> Sequence[Balance]:
+        """What each account of the ledger was debited and credited: of one publishing account, or of all, by its id,
+        then the currency. An account of the ledger that nothing moved is left out."""
+
+
+class AuditQuery(msgspec.Struct, frozen=True):
+    """Which rows of the audit a list shows, the latest first."""
+
+    object_id: str | None = None
+    account_id: str | None = None
+    since: Instant | None = None
+
+
+class Audit(Protocol):
+    """What happened (`learnflow_core.audit`): rows are added and never changed."""
+
+    async def add(self, row: AuditRow) -> None:
+        """Keep a row, at the latest when the transaction commits."""
+
+    async def list(self, query: AuditQuery, paging: Paging) -> Slice[AuditRow]:
+        """The rows a query names."""
+
+    async def purge(self, before: Instant, limit: int) -> int:
+        """Let go of rows from before an instant, the oldest first and at most `limit`; how many there were."""
+
+
 class SandboxCharges(Protocol):
     """The sandbox payment service's own record of what it was asked, by idempotency key."""
 
-    async def add(self, key: str, outcome: str, now: Instant) -> str:
-        """Keep the outcome of the first request under a key; answer what is kept, the first one's."""
+    async def add(self, charge: SandboxCharge) -> SandboxCharge:
+        """Keep what the first request under a key was answered; return what is kept, the first one's."""
 
 
 class Transaction(Protocol):
@@ -402,6 +455,8 @@ class Transaction(Protocol):
     certificates: Certificates
     tokens: Tokens
     replies: Replies
+    ledger: Ledger
+    audit: Audit
     sandbox_charges: SandboxCharges
 
     async def alone(self) -> None:
@@ -418,6 +473,15 @@ class Transaction(Protocol):
 
 
 Work = Callable[[Transaction], Awaitable[T]]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is wrong: `says` tells what, and `remedy` what `Storage.repair` does about it where it is
+    `repairable`, else what a person has to do."""
+
+    says: str
+    remedy: str
+    repairable: bool
 
 
 class Storage(Protocol):
@@ -449,27 +513,70 @@ class Storage(Protocol):
         that is cancelled is not answered, and what its write then does is told to nobody. The one given last is
         called."""
 
-    async def check(self) -> Sequence[str]:
-        """What is wrong, one sentence each: damage to the database, and books that do not agree (seats, licences,
-        payments, certificates, counts, the search index). Reads everything, however long that takes."""
+    async def check(self) -> Sequence[Finding]:
+        """What is wrong: damage to the database, and books that do not agree (seats, licences, payments, certificates,
+        the ledger, the audit, counts, the search index). Reads everything, however long that takes, in snapshots that
+        keep nobody from writing; of each kind of finding, at most 100 are told."""
+
+    async def repair(self, ctx: Context) -> Sequence[Finding]:
+        """Put right every finding that is `repairable`, each in a transaction of its own that the audit tells of; what
+        was repaired. No repair moves money, or takes a place from somebody whose money is not being given back."""
 
     async def close(self) -> None:
         """Finish what is under way and let go of the database."""
 
 
 class PaymentGateway(Protocol):
-    """A payment service. Both calls carry the payment's id as idempotency key: asking again never pays twice.
+    """A payment service.
 
-    Either raises `LearnFlowError(service_unavailable)` when the outcome is not known; the payment then stays
-    unresolved.
+    What it is asked about a payment follows from the payment alone, and `payment.id` is the idempotency key: asking
+    again, at any time and by several at once, never pays twice, and means the same question.
+
+    Every method raises `LearnFlowError(service_unavailable)` when the outcome is not known; ask again later.
     """
 
     builtin_methods: Mapping[str, str]
     """Payment methods that every user has without adding them, with their tokens (a sandbox's test cards)."""
 
+    async def keep(self, token: str, user: User) -> str:
+        """Have the service keep a means of payment for this user, so that it can be charged when the user is away.
+        Returns the token to charge it by. The same token of the same user may come again, and is answered the same.
+
+        Raises `invalid_payment_method` for a token that is none of the service's or is somebody else's, and
+        `card_declined`, `insufficient_funds` or `authentication_required` when the bank refuses: the last with what the
+        client needs to have its user authenticate, in `details`, after which the token can be sent again."""
+
+    async def forget(self, token: str) -> None:
+        """Have the service let go of a means of payment that it kept; one it does not have is fine."""
+
     async def charge(self, payment: Payment) -> Code | None:
-        """Charge `payment.amount` to `payment.token`: None when it is paid, else the code of the refusal
-        (`card_declined`, `insufficient_funds`, `authentication_required`, `invalid_payment_method`)."""
+        """Charge `payment.amount` to `payment.token`, or find out what became of that: None when it is paid.
+
+        A code says that it is not paid and never will be: `card_declined`, `insufficient_funds`,
+        `authentication_required`, `invalid_payment_method`; `course_not_available` when the service does not take such
+        an amount; `service_unavailable` when it was not reached in the time in which it may be asked to charge
+        (`payment.created_at` begins it)."""
 
     async def refund(self, payment: Payment) -> None:
-        """Give the whole amount back."""
+        """Give the whole amount back, once."""
+
+
+class PaymentNews(msgspec.Struct, frozen=True):
+    """What a payment service tells by itself of one payment. It may come late, twice, and in any order.
+
+    `changed`: something became of it, ask what. `paid`: the money has come in. `returned`: the money went back to the
+    payer, all of it. `disputed`: the payer asked the bank for the money back. `not_returned`: a refund has failed.
+    """
+
+    payment_id: str
+    kind: Literal["changed", "paid", "returned", "disputed", "not_returned"]
+
+
+class PaymentNewsReader(Protocol):
+    """Reads what a payment service posts to us."""
+
+    async def read(self, body: bytes, signature: str) -> PaymentNews | None:
+        """The news in a message that bears the service's signature; None where there is nothing for us in it.
+
+        Raises `invalid_request` for a message that the service did not sign, or long ago; `service_unavailable` when
+        the service has to be asked what it means and does not answer."""

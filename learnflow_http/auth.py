@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 import argon2
@@ -152,10 +153,10 @@ class PasswordHasher:
     """
 
     def __init__(self) -> None:
-        self._argon2 = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+        self._argon2 = _argon2()
         self._hashing = _Turns(1)
         self._verifying = _Turns(2)
-        self._nobody = self._argon2.hash("the password of nobody")
+        self._nobody = _hash_of_nobody()
 
     async def hash(self, password: str) -> str:
         """The hash to keep of a password."""
@@ -175,6 +176,16 @@ class PasswordHasher:
             return self._argon2.verify(kept, password)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
+
+
+def _argon2() -> argon2.PasswordHasher:
+    return argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+
+
+@cache
+def _hash_of_nobody() -> str:
+    """What stands in for the hash of somebody who does not exist: to look at it takes as long."""
+    return _argon2().hash("the password of nobody")
 
 
 class _Turns:

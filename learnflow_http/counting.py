@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, get_args
 
 from learnflow_core.errors import Code
-from learnflow_core.model import Mode, Payment
+from learnflow_core.model import Mode, Payment, User
 from learnflow_core.ports import PaymentGateway
 from learnflow_http.metrics import OTHER, Family, Metrics, Series
 
@@ -34,6 +34,12 @@ class CountedGateway:
         self._refunds = {
             (mode, each): payments.series(mode, "refund", each) for mode in modes for each in ("refunded", "unknown")
         }
+
+    async def keep(self, token: str, user: User) -> str:
+        return await self._gateway.keep(token, user)
+
+    async def forget(self, token: str) -> None:
+        await self._gateway.forget(token)
 
     async def charge(self, payment: Payment) -> Code | None:
         outcome = "unknown"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from html import escape
 from itertools import groupby
 from typing import Final
@@ -116,6 +117,7 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
 def page() -> bytes:
     """The reference as a page of its own."""
     icon = f"{ASSETS_PATH}favicon.svg?v={assets()['favicon.svg'].digest}"

@@ -28,6 +28,10 @@ CLAIM_LIFETIME: Instant = 60 * SECOND
 CORRECTABLE = frozenset({Code.INVALID_PARAMETER, Code.MISSING_PARAMETER, Code.IDEMPOTENCY_KEY_REUSED})
 """Refusals that say how the request is to be written, whoever found it: the corrected one may come under the key."""
 
+FOR_ITS_CLIENT = "client_secret"
+"""A detail by which a client does what is asked of it, and then sends its request again: nobody else is to have it, and
+the answer will be another."""
+
 RUNNING = 0
 """The status of a claim: the first request is still being worked on."""
 
@@ -165,6 +169,7 @@ async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None
     }
     reply = key.reply(STATUS[refusal.code], msgspec.json.encode(error))
     is_kept = reply.status in (400, 403, 404) and refusal.code not in CORRECTABLE
+    is_kept = is_kept and FOR_ITS_CLIENT not in (refusal.details or {})
 
     async def work(tx: Transaction) -> None:
         there = await tx.replies.get(key.scope, key.key)

@@ -31,6 +31,8 @@ import msgspec
 from learnflow_http.redaction import REDACTED, names_secret, redact, suspicious
 from learnflow_http.settings import LogFormat, LogLevel
 
+_CHATTY: Final = ("stripe", "httpx", "httpcore")
+"""Libraries that tell of every request, with what was in it."""
 _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROLS_LEFT_BY_JSON: Final = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -64,6 +66,8 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     for unused in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, unused, False)

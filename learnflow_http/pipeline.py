@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from learnflow_core import pagination
 from learnflow_core.access import FAILED_CREDENTIALS, Actor, permit, quotas
+from learnflow_core.audit import PROGRAM
 from learnflow_core.errors import Code, LearnFlowError, envelope
 from learnflow_core.limiter import Decision
 from learnflow_core.pagination import Page, Slice
@@ -76,7 +77,7 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         prepared=await operation.prepare(services, body) if operation.prepare else None,
         login=exchange.login,
         decision=exchange.decision,
-        ctx=Context(exchange.now, services.random_bytes),
+        ctx=_context(services, exchange),
     )
     operation = operation.meant_by(query)
     encode = _encoder(operation, exchange, call, pairs, filters)
@@ -88,6 +89,13 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
     if operation.revokes:
         services.authenticator.forget()
     return _reply(operation, exchange, outcome)
+
+
+def _context(services: Services, exchange: Exchange) -> Context:
+    """When this is asked, and by whom."""
+    actor = exchange.actor
+    who = None if actor is None else actor.key_id or actor.user_id
+    return Context(exchange.now, services.random_bytes, who or PROGRAM, exchange.request_id)
 
 
 async def _authenticate(services: Services, operation: Operation, exchange: Exchange) -> Actor | None:

@@ -15,7 +15,9 @@ _ASSIGNED: Final = rf"""{_NAME} \\*["']? \s* [:=] \s*"""
 # named as a secret within the quotes is looked at by itself.
 _SECRETS: Final = re.compile(
     rf"""
-    (?P<key> sk_(?:live|test)_[0-9A-Za-z]{{4}} ) [0-9A-Za-z_-]+    # an API key: what tells keys apart may stay
+    (?P<key> [sr]k_(?:live|test)_[0-9A-Za-z]{{4}} ) [0-9A-Za-z_-]+ # an API key: what tells keys apart may stay
+  | (?P<hook> whsec_ ) [0-9A-Za-z+/=_-]+                         # what signs webhooks
+  | (?P<intent> (?:pi|seti)_[0-9A-Za-z]+_secret_ ) [0-9A-Za-z]+  # what lets a client finish an intent at Stripe
   | eyJ[0-9A-Za-z_-]{{8,}}\.[0-9A-Za-z_-]{{8,}}(?:\.[0-9A-Za-z_-]*)? # a JSON Web Token, also without its signature
   | \$argon2[a-z]*\$[^\s"']+                                     # the hash of a password
   | (?P<scheme> (?i:authorization) [\s\\"':=,(b]+ (?:(?i:bearer|basic|digest|token)\s+)? ) [^\s"',;)}}\]]+
@@ -29,13 +31,26 @@ _SECRETS: Final = re.compile(
 
 _SECRET_NAME: Final = re.compile(rf"{_NAME}|(?i:authorization)")
 
-_SIGNS: Final = ("sk_", "eyj", "$argon2", "authorization", "bearer", "passw", "secret", "_token", "://")
+_SIGNS: Final = (
+    "sk_",
+    "rk_",
+    "whsec_",
+    "eyj",
+    "$argon2",
+    "authorization",
+    "bearer",
+    "passw",
+    "secret",
+    "_token",
+    "://",
+)
 """Every secret has one of these in it, in lower case; looking for them costs an eighth of the expression."""
 
 
 def redact(text: str) -> str:
-    """The text with `***` for API keys, tokens, hashes of passwords, credentials after `Authorization` or `Bearer`,
-    values named as passwords and secrets (in quotes, up to the closing one), and passwords in URLs.
+    """The text with `***` for API keys, tokens, hashes of passwords, Stripe's secrets, credentials after
+    `Authorization` or `Bearer`, values named as passwords and secrets (in quotes, up to the closing one), and passwords
+    in URLs.
 
     What tells a key apart (`sk_live_` and four characters) and the user in a URL stay readable.
     """

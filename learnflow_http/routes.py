@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 
 import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from learnflow_core.audit import PAYMENT_SERVICE
 from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.ports import Context, PaymentNewsReader
+from learnflow_core.usecases.payment_news import hear
 from learnflow_http import cors, docs_page, error_reference, openapi
 from learnflow_http.exchange import Exchange, Reply, is_api
 from learnflow_http.metrics import Endpoint
@@ -20,10 +25,12 @@ from learnflow_http.pipeline import Work, answer, respond, unrouted
 from learnflow_http.services import Services
 from learnflow_http.setting_values import secret_bytes
 
+logger = logging.getLogger("learnflow.payments")
+
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
-PAGE_METHODS = b"GET, HEAD, OPTIONS"
 METRICS = "/metrics"
+STRIPE_EVENTS = "/webhooks/stripe"
 UNKNOWN = "unknown"
 """The route, in the metrics, of every address where there is nothing."""
 FOR_EVER = b"public, max-age=31536000, immutable"
@@ -61,11 +68,16 @@ class Resource:
 
 
 class Page:
-    """One page outside the API, as an ASGI app: read only, free, and without a rate limit."""
+    """One address outside the API, as an ASGI app: free, and without a rate limit. It is read (GET, HEAD), or posted
+    to."""
 
-    def __init__(self, services: Services, path: str, work: Work) -> None:
+    def __init__(self, services: Services, path: str, work: Work, method: str = "GET") -> None:
         self._services = services
-        self._works: dict[str, Work] = {"GET": work, "HEAD": work, "OPTIONS": self._options}
+        self._works: dict[str, Work] = {method: work}
+        self._allow = allowed_methods(self._works)
+        self._works["OPTIONS"] = self._options
+        if method == "GET":
+            self._works["HEAD"] = work
         self._endpoint = Endpoint(services.metrics, path, self._works)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,11 +85,11 @@ class Page:
         await answer(self._services, scope, receive, send, work, endpoint=self._endpoint, limited=False)
 
     async def _options(self, _exchange: Exchange) -> Reply:
-        return Reply(200, b"", [(b"allow", PAGE_METHODS)])
+        return Reply(200, b"", [(b"allow", self._allow)])
 
     async def _not_allowed(self, exchange: Exchange) -> Reply:
         reply = await unrouted(self._services, exchange, LearnFlowError(Code.METHOD_NOT_ALLOWED))
-        reply.headers.append((b"allow", PAGE_METHODS))
+        reply.headers.append((b"allow", self._allow))
         return reply
 
 
@@ -114,7 +126,6 @@ def routes(services: Services) -> list[BaseRoute]:
 
 
 def _pages(services: Services) -> Iterator[BaseRoute]:
-    document = msgspec.json.encode(openapi.document(services.settings.public_url))
     policy = (b"content-security-policy", docs_page.CONTENT_SECURITY_POLICY.encode("ascii"))
 
     async def ready(_exchange: Exchange) -> Reply:
@@ -125,15 +136,24 @@ def _pages(services: Services) -> Iterator[BaseRoute]:
         ("/", _always(Reply(307, b"", [(b"location", b"/docs")]))),
         ("/healthz", _always(_fixed(b'{"status":"ok"}', JSON))),
         ("/readyz", ready),
-        ("/openapi.json", _always(_fixed(document, JSON))),
+        ("/openapi.json", _always(_fixed(_document(services.settings.public_url), JSON))),
         ("/docs", _always(_fixed(docs_page.page("/openapi.json"), HTML, policy))),
         (error_reference.PATH, _always(_fixed(error_reference.page(), HTML, policy))),
         ("/docs/{name}", _asset),
     ):
         yield Route(path, Page(services, path, work))
+    events = services.stripe_events
+    if events is not None:
+        yield Route(STRIPE_EVENTS, Page(services, STRIPE_EVENTS, _stripe_events(services, events), "POST"))
     token = services.settings.metrics_token
     if token is not None:
         yield Route(METRICS, Page(services, METRICS, _metrics(services, token)))
+
+
+@cache
+def _document(public_url: str | None) -> bytes:
+    """The description of the API, the same for every application of a process."""
+    return msgspec.json.encode(openapi.document(public_url))
 
 
 def _metrics(services: Services, token: str) -> Work:
@@ -151,6 +171,22 @@ def _metrics(services: Services, token: str) -> Work:
         services.metrics.refresh()
         body = await asyncio.to_thread(metrics_page.page, services.metrics)  # up to 50 ms, in which others are answered
         return _fixed(body, metrics_page.CONTENT_TYPE, (b"cache-control", b"no-store"))
+
+    return work
+
+
+def _stripe_events(services: Services, events: PaymentNewsReader) -> Work:
+    """What Stripe posts to us. It is answered when it has been acted on: until then, Stripe comes again."""
+
+    async def work(exchange: Exchange) -> Reply:
+        body = await exchange.body(services.bodies)
+        news = await events.read(body, exchange.header(b"stripe-signature") or "")
+        if news is not None:
+            ctx = Context(exchange.now, services.random_bytes, PAYMENT_SERVICE, exchange.request_id)
+            heard = await hear(services.storage, services.gateways, news, ctx)
+            if heard == "for_the_operator":
+                logger.error("a payment needs to be looked at", extra={"payment": news.payment_id, "news": news.kind})
+        return _fixed(b"{}", JSON)
 
     return work
 

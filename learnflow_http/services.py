@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from learnflow_core.limiter import Limiter
-from learnflow_core.ports import Storage
+from learnflow_core.ports import PaymentNewsReader, Storage
 from learnflow_core.usecases.payments import Gateways
 from learnflow_http.answers import Answers
 from learnflow_http.auth import Authenticator, PasswordHasher, TokenSigner
@@ -17,11 +17,12 @@ from learnflow_http.settings import Settings
 
 class Services(NamedTuple):
     """What requests are answered with. `clock_ns` tells Unix time in nanoseconds; `random_bytes` is the system's
-    chance."""
+    chance. `stripe_events` is there when Stripe may post to us."""
 
     settings: Settings
     storage: Storage
     gateways: Gateways
+    stripe_events: PaymentNewsReader | None
     answers: Answers
     limiter: Limiter
     authenticator: Authenticator

@@ -21,6 +21,8 @@ _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 _LIMITER: Final = re.compile(r"((valkey|redis)s?(\+cluster)?|unix)://\S+")
+_STRIPE_KEY: Final = re.compile(r"[sr]k_(live|test)_[0-9A-Za-z_]{8,}")
+_STRIPE_WEBHOOK_SECRET: Final = re.compile(r"whsec_[0-9A-Za-z+/=_-]{8,}")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -102,6 +104,24 @@ def secret(text: str) -> str:
     """A secret long enough to sign with."""
     if len(secret_bytes(text)) < MIN_SECRET_BYTES:
         raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes a good one")
+    return text
+
+
+def stripe_key(text: str) -> str:
+    """A secret key of Stripe, or one that is restricted."""
+    return _stripe(
+        text, _STRIPE_KEY, "must be one of Stripe's secret keys, which begin with sk_live_, rk_live_, sk_test_"
+    )
+
+
+def stripe_webhook_secret(text: str) -> str:
+    """The signing secret of an endpoint at Stripe."""
+    return _stripe(text, _STRIPE_WEBHOOK_SECRET, "must be signing secrets of Stripe, which begin with whsec_")
+
+
+def _stripe(text: str, form: re.Pattern[str], allowed: str) -> str:
+    if not form.fullmatch(text):
+        raise ValueError(allowed)
     return text
 
 

@@ -31,6 +31,7 @@ from learnflow_http.redaction import REDACTED, redact
 PREFIX: Final = "LEARNFLOW_"
 LimiterFallback = Literal["local", "open", "closed"]
 LogFormat = Literal["auto", "json", "plain"]
+Payments = Literal["sandbox", "stripe"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # The first are for the test suite; the others are what Kubernetes and Docker tell of a service of such a name.
@@ -72,9 +73,9 @@ class Setting:
 
     def shown(self, value: object) -> object:
         """The value as people may see it."""
-        if not isinstance(value, str):
-            return value
-        return REDACTED if self.secret else redact(value)
+        if self.secret and value:
+            return REDACTED
+        return redact(value) if isinstance(value, str) else value
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,13 +119,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Setting("For how long a decision waits for the limiter's store.", values.number(1, 1_000), "MILLISECONDS"),
     ] = 25
     payments: Annotated[
-        Literal["sandbox"],
+        Payments,
         Setting(
-            "Payment service of the live mode; the sandbox moves no money.",
-            values.choice(Literal["sandbox"]),
-            "sandbox",
+            "Payment service of the live mode; the sandbox moves no money.", values.choice(Payments), "sandbox|stripe"
         ),
     ] = "sandbox"
+    stripe_secret_key: Annotated[
+        str | None,
+        Setting("Secret key of the account at Stripe.", values.stripe_key, "KEY", secret=True),
+    ] = None
+    stripe_webhook_secrets: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Secrets that sign what Stripe posts to /webhooks/stripe; without one there is no such address.",
+            values.each(values.stripe_webhook_secret),
+            "SECRET,…",
+            secret=True,
+        ),
+    ] = ()
+    stripe_api: Annotated[str, Setting("Where Stripe's API is; elsewhere only in tests.", values.public_url, "URL")] = (
+        "https://api.stripe.com"
+    )
     jwt_secret: Annotated[
         str | None,
         Setting(
@@ -249,6 +264,8 @@ def load(
         raise SettingsError("--jwt-secret-old: must differ from --jwt-secret.")
     if "jwt_secret" in names and settings.jwt_secret is None and not _embedded(settings):
         raise _secret_needed()
+    if settings.payments == "stripe" and settings.stripe_secret_key is None:
+        raise SettingsError("--stripe-secret-key or LEARNFLOW_STRIPE_SECRET_KEY: --payments stripe needs it.")
     if settings.workers > 1 and _embedded(settings) and values.sqlite_file(settings.database) is None:
         raise SettingsError("--workers: a database in memory has one; sqlite:///FILE serves several.")
     if len(settings.cors_origins) > 1 and "*" in settings.cors_origins:

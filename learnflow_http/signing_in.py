@@ -142,12 +142,13 @@ async def refresh_token(services: Services, call: Call) -> wire.RefreshedToken:
 
 async def revoke_token(services: Services, call: Call) -> wire.Empty:
     """End what the token stands for; a text that is no token of ours, or no longer one, has nothing to end."""
-    token, now = call.body.token, call.ctx.now
-    claims = services.signer.read_any(token, now)
+    claims = services.signer.read_any(call.body.token, call.ctx.now)
     if claims is not None and claims.use == "refresh":
-        await services.storage.write(lambda tx: tx.tokens.revoke_family(claims.family_id, now))
+        await services.storage.write(lambda tx: tokens.end_family(tx, claims.user_id, claims.family_id, call.ctx))
     elif claims is not None:
-        await services.storage.write(lambda tx: tx.tokens.revoke_token(claims.token_id, claims.expires_at))
+        await services.storage.write(
+            lambda tx: tokens.end_token(tx, claims.user_id, claims.token_id, claims.expires_at, call.ctx)
+        )
     return wire.Empty()
 
 

@@ -1,23 +1,24 @@
-"""What nobody waits for, done once a second: payments without an outcome, access that is over, numbers of students,
-last uses, what expired.
+"""What nobody waits for, done once a second: payments without an outcome, deleted means of payment, access that is
+over, numbers of students, last uses, what expired.
 
 Each process does what is its own. What is done for all of them, one does: in the same rows several would undo each
 other, and in the end lock the database. Money that is on its way waits for none of it, and none of it for a payment
-service that does not answer; so these are three rounds beside each other, and a step that fails keeps none of the
-others from being done.
+service that does not answer; so these are rounds of their own beside each other, and a step that fails keeps none of
+the others from being done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from learnflow_core.audit import SWEEP
 from learnflow_core.enrollment import UNRESOLVED_AFTER
 from learnflow_core.model import SECOND, Instant
 from learnflow_core.ports import Context, Storage
+from learnflow_core.usecases.payment_methods import forget_deleted
 from learnflow_core.usecases.payments import AT_ONCE, finish_unresolved
 from learnflow_core.usecases.places import expire_overdue
 from learnflow_http.services import Services
@@ -32,8 +33,6 @@ one is killed."""
 
 _SETTLED_AT_ONCE: Final = 500
 _EXPIRED_AT_ONCE: Final = 100
-_COUNTS: Final = "numbers of students"
-"""The subject of settling: beside those that take seats, it would wait for them in a circle."""
 _ROUNDS: Final = 20
 """So often are enrolments ended, courses settled and portions of notes counted in one sweep: what comes faster is left
 to the next."""
@@ -64,15 +63,19 @@ class Sweeper:
     async def sweep_for_ever(self) -> None:
         """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self.sweep_money))
-            group.create_task(self._repeat(self.sweep_own))
-            group.create_task(self._repeat(self.sweep_common))
+            for sweep in (self.sweep_money, self.sweep_methods, self.sweep_own, self.sweep_common):
+                group.create_task(self._repeat(sweep))
 
     async def sweep_money(self) -> None:
         """What is urgent, and safe with several: payments that are due, as long as there are any."""
         services = self._services
         while await finish_unresolved(services.storage, services.gateways, self._ctx()) == AT_ONCE:
             pass
+
+    async def sweep_methods(self) -> None:
+        """What one process asks of the payment services for all: to forget means of payment that were deleted."""
+        if await self._leads():
+            await forget_deleted(self._services.storage, self._services.gateways, self._ctx())
 
     async def sweep_own(self) -> None:
         """What is this process's own: figures, last uses of keys."""
@@ -94,7 +97,7 @@ class Sweeper:
                 failed.add()
                 logger.exception("the sweep failed, and will be tried again")
             # Processes that were forked together would else meet in the same rows, every time.
-            await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            await asyncio.sleep(EVERY_S * (0.8 + 0.4 * self._services.random_bytes(1)[0] / 255))
 
     async def _tell(self) -> None:
         metrics, read, before = self._services.metrics, self._services.storage.read, self._now() - UNRESOLVED_AFTER
@@ -112,7 +115,8 @@ class Sweeper:
     async def _settle(self) -> None:
         write = self._services.storage.write
         for _ in range(_ROUNDS):
-            settled = await write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE), subject=_COUNTS)
+            # A course that somebody enrols in meanwhile is written by both: that is never missed.
+            settled = await write(lambda tx: tx.courses.settle(_SETTLED_AT_ONCE), snapshot=True)
             # Fewer than asked for may be as many as can be done at once.
             if not settled or not await self._leads():
                 break
@@ -132,7 +136,7 @@ class Sweeper:
         return await lead(self._services.storage, self._name, self._now())
 
     def _ctx(self) -> Context:
-        return Context(self._now(), self._services.random_bytes)
+        return Context(self._now(), self._services.random_bytes, SWEEP)
 
     def _now(self) -> Instant:
         return self._services.clock_ns() // 1_000

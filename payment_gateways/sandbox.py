@@ -1,7 +1,8 @@
 """The sandbox payment service: it moves no money, and remembers what it was asked.
 
 Its answer depends on the token alone, so that a developer can provoke each of them. The first answer under an
-idempotency key is kept durably, and given again whatever is asked under it later.
+idempotency key is kept durably with its amount, and given again; another amount under the same key is a defect of who
+asks, and raises ValueError.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from learnflow_core.errors import Code
-from learnflow_core.model import Payment
+from learnflow_core.model import Payment, SandboxCharge, User
 from learnflow_core.ports import Storage
 
 OUTCOMES: Mapping[str, Code | None] = MappingProxyType(
@@ -37,6 +38,13 @@ class SandboxGateway:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
+    async def keep(self, token: str, user: User) -> str:
+        """Take any token: what it comes to shows when it is charged."""
+        return token
+
+    async def forget(self, token: str) -> None:
+        """Nothing was kept."""
+
     async def charge(self, payment: Payment) -> Code | None:
         """Decide by the token, once for each payment."""
         refusal = OUTCOMES.get(payment.token, Code.INVALID_PAYMENT_METHOD)
@@ -48,6 +56,8 @@ class SandboxGateway:
         await self._keep(f"refund:{payment.id}", payment, REFUNDED)
 
     async def _keep(self, key: str, payment: Payment, outcome: str) -> str:
-        return await self._storage.write(
-            lambda tx: tx.sandbox_charges.add(key, outcome, payment.updated_at), subject=f"sandbox {key}"
-        )
+        asked = SandboxCharge(key, outcome, payment.amount, payment.updated_at)
+        kept = await self._storage.write(lambda tx: tx.sandbox_charges.add(asked), subject=f"sandbox {key}")
+        if kept.amount != payment.amount:
+            raise ValueError(f"{key} was asked for before, with {kept.amount} and not {payment.amount}")
+        return kept.outcome

@@ -79,8 +79,9 @@ class DriverTransaction(Protocol):
     """One transaction of one database. Its exceptions: `RefusedError`, and `LearnFlowError(service_unavailable)`;
     RuntimeError when work that was given to `Driver.read` writes, and when it is used after its work has ended."""
 
-    matches: str
-    """An SQL condition on `courses` with `{0}` for the parameter that holds what `match` answered."""
+    found: str
+    """The courses that match, to be read FROM as if they were all of `courses`; `{0}` stands for the parameter that
+    holds what `match` answered."""
 
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
         """Run one statement; every row it answers."""
@@ -89,6 +90,12 @@ class DriverTransaction(Protocol):
         """Run one statement; the first row it answers. Whether it changed anything is told by RETURNING."""
         found = await self.rows(sql, *args)
         return found[0] if found else None
+
+    async def together(self, *statements: tuple[str, Sequence[Value]]) -> None:
+        """Run statements, each with its arguments, of which none depends on what another does; in as few round trips
+        as the database allows. What they answer is told to nobody."""
+        for sql, args in statements:
+            await self.rows(sql, *args)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -110,7 +117,8 @@ class DriverTransaction(Protocol):
     """The column of `courses` that `tests` looks at."""
 
     tests: str
-    """As `matches`, for a row by itself: `{0}` stands for the parameter that holds what `test` answered."""
+    """An SQL condition on `courses` that tells of a row by itself whether it matches; `{0}` stands for the parameter
+    that holds what `test` answered."""
 
     offset_reads_rows: bool
     """Whether OFFSET reads the rows that it passes over, though an index has all that is asked of them. If so, the
@@ -121,8 +129,8 @@ class DriverTransaction(Protocol):
     """A statement that answers how many published courses match, where the index knows by itself; `{0}` as before."""
 
     ranked: str | None
-    """As `matches`, where the index knows popularity: published courses that match and stand behind `({1}, {2})` in the
-    order of `(total_students, id)`, both falling; of these at most `{3}` after the first `{4}`."""
+    """A condition on `courses`, where the index knows popularity: that they are published, match, and stand behind
+    `({1}, {2})` in the order of `(total_students, id)`, both falling; of these at most `{3}` after the first `{4}`."""
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         """The index's own text for the courses that are `wanted`, but not those of `without`.

@@ -20,8 +20,11 @@ _ASKED: Final = "vec @@ CAST(CAST({0} AS TEXT) AS tsquery)"
 
 # ruff: noqa: S608 - nothing but our own names is put into these
 # An array is made first, and its courses are looked up one by one. A join would be planned by how much is thought to
-# match: all courses might be read, and each be looked for among the tokens.
-MATCHES: Final = f"courses.n = ANY (ARRAY(SELECT n FROM course_search WHERE {_ASKED}))"
+# match: all courses might be read, and each be looked for among the tokens. And without the OFFSET, other conditions
+# might be planned to be met first, and what they leave be compared with the array, element by element.
+FOUND: Final = f"""(
+    SELECT * FROM courses WHERE n = ANY (ARRAY(SELECT n FROM course_search WHERE {_ASKED})) OFFSET 0
+) AS courses"""
 COUNTING: Final = f"SELECT count(*) FROM course_search WHERE published = 1 AND {_ASKED}"
 TESTS: Final = """
     ' ' || courses.search || ' ' LIKE ALL (

@@ -64,6 +64,10 @@ class SharedTransaction(PostgresTransaction):
         self.wrote = self.wrote or not (sql.startswith("SELECT") or (answers(sql) and not found))
         return found
 
+    async def together(self, *statements: tuple[str, Sequence[Value]]) -> None:
+        for sql, args in statements:  # in words that others use too
+            await self.rows(sql, *args)
+
     async def alone(self) -> None:
         raise _AloneError
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from types import coroutine
 from typing import Any, Final, TypeVar
 
@@ -55,6 +57,7 @@ _ERRORS: Final[dict[str, Callable[[], Exception]]] = {
 }
 """By SQLSTATE, else by its class; what is not here is a bug, and stays as it is (PostgreSQL's manual, appendix A)."""
 
+_PARAMETER: Final = re.compile(r"\$([0-9]+)")
 _STALE: Final = (asyncpg.exceptions.InvalidCachedStatementError, asyncpg.exceptions.OutdatedSchemaCacheError)
 """A statement that was prepared before the schema changed; the library has forgotten it when it says so."""
 
@@ -76,7 +79,7 @@ class PostgresTransaction(DriverTransaction):
     `left` says how many seconds the next statement may take, None for as long as it likes, or raises `OverdueError`.
     """
 
-    matches = postgres_search.MATCHES
+    found = postgres_search.FOUND
     tested = "search"
     tests = postgres_search.TESTS
     counting: str | None = postgres_search.COUNTING
@@ -112,6 +115,11 @@ class PostgresTransaction(DriverTransaction):
                 number, *columns = row
                 found[number].append(tuple(columns))
         return found
+
+    async def together(self, *statements: tuple[str, Sequence[Value]]) -> None:
+        if statements:
+            every, args = zip(*statements, strict=True)
+            await self.rows(_as_one(every), *chain.from_iterable(args))
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         return postgres_search.match(wanted, without, markers)
@@ -205,6 +213,19 @@ def watched(work: Awaitable[T], tx: PostgresTransaction) -> Generator[Any, Any, 
             step, given = steps.send, (yield waits_for)
         except BaseException as error:  # noqa: BLE001 - handed on to whom it was meant for
             step, given = steps.throw, error
+
+
+@lru_cache(maxsize=256)
+def _as_one(statements: tuple[str, ...]) -> str:
+    """One statement that does what these do; its parameters are those of the first, then those of the next."""
+    used = [max(map(int, _PARAMETER.findall(sql)), default=0) for sql in statements]
+    *firsts, last = (_renumbered(sql, sum(used[:at])) for at, sql in enumerate(statements))
+    named = ", ".join(f"part_{number} AS ({sql})" for number, sql in enumerate(firsts))
+    return f"WITH {named} {last}" if named else last
+
+
+def _renumbered(sql: str, by: int) -> str:
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + by}", sql)
 
 
 _BAD_PAGES = (

@@ -1,4 +1,4 @@
-"""SQLite served by threads of our own: one writes, a few read.
+"""SQLite served by workers of our own, threads as a rule: one writes, a few read.
 
 The writer takes the jobs that wait together into one transaction, with a savepoint each, so that they share one wait
 for the disk; it answers when that transaction is over. Readers see snapshots, and neither wait for the writer nor hold
@@ -13,17 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any, Final, TypeVar
 
 from storage_backends.driver import Work, unavailable
 from storage_backends.sqlite_transaction import Deadline, SQLiteTransaction, translated
-from storage_backends.workers import Job, Outcome, deliver
+from storage_backends.workers import Job, Jobs, Outcome, ThreadJobs, deliver
 
 T = TypeVar("T")
-Jobs = SimpleQueue["Job[Any] | None"]
-"""What a thread has to do; None tells it to end."""
 
 BATCH_JOBS: Final = 128
 """How many jobs one commit holds at most."""
@@ -38,7 +34,8 @@ RETRY_S: Final = 0.001
 class SQLiteDriver:
     """`storage_backends.driver.Driver` on connections to one database, which it owns from now on.
 
-    Without `readers` everything runs on the writer: a database in memory has no second connection.
+    Without `readers` everything runs on the writer: a database in memory has no second connection. `jobs` makes what
+    the work waits in, and who does it.
     """
 
     connections = None
@@ -50,16 +47,16 @@ class SQLiteDriver:
         *,
         read_deadline_s: float,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        jobs: Callable[[], Jobs] = ThreadJobs,
     ) -> None:
-        self._writes: Jobs = SimpleQueue()
-        self._reads: Jobs = SimpleQueue() if readers else self._writes
+        self._writes = jobs()
+        self._reads = jobs() if readers else self._writes
         self._connections = [*readers, writer]  # closed in this order: who closes last, the writer, empties the log
-        loops = [_Writer(writer, self._writes, read_deadline_s, clock).serve]
-        loops += [_Reader(reader, self._reads, read_deadline_s, clock).serve for reader in readers]
-        self._threads = [Thread(target=loop, name="learnflow-sqlite", daemon=True) for loop in loops]
         self._closed = False
-        for thread in self._threads:
-            thread.start()
+        self._writes.hire(_Writer(writer, self._writes, read_deadline_s, clock, sleep).take_turn)
+        for reader in readers:
+            self._reads.hire(_Reader(reader, read_deadline_s, clock).take_turn)
 
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         return await self._done(self._reads, Job(work, writes=False, patient=patient))
@@ -80,32 +77,26 @@ class SQLiteDriver:
         return await job.answer
 
     def _end(self) -> None:
-        self._writes.put(None)
-        for _ in self._threads[1:]:
-            self._reads.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._writes.end()
+        self._reads.end()
         for connection in self._connections:
             connection.close()
 
 
 class _Reader:
-    """A thread's loop: each job on a snapshot of its own."""
+    """A worker that runs each job on a snapshot of its own."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, jobs: Jobs, deadline_s: float, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, deadline_s: float, clock: Callable[[], float]) -> None:
         self._connection = connection
-        self._jobs = jobs
         self._deadline = Deadline(connection, deadline_s, clock)
 
-    def serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if not job.abandoned:
-                deliver([self._run(job)])
+    def take_turn(self, job: Job[Any]) -> None:
+        if not job.abandoned:
+            deliver([self._run(job)])
 
     def _run(self, job: Job[Any]) -> Outcome:
         try:
+            _roll_back(self._connection)  # a snapshot that could not be let go of, if there is one
             self._connection.execute("BEGIN")
             outcome = _attempt(self._connection, job, self._deadline)
             _roll_back(self._connection)
@@ -115,20 +106,24 @@ class _Reader:
 
 
 class _Writer:
-    """A thread's loop: jobs in batches, each batch one durable transaction."""
+    """A worker that runs jobs in batches, each batch one durable transaction."""
 
     def __init__(
-        self, connection: sqlite3.Connection, jobs: Jobs, deadline_s: float, clock: Callable[[], float]
+        self,
+        connection: sqlite3.Connection,
+        jobs: Jobs,
+        deadline_s: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object],
     ) -> None:
         self._connection = connection
         self._jobs = jobs
         self._deadline = Deadline(connection, deadline_s, clock)
         self._clock = clock
-        self._ending = False
+        self._sleep = sleep
 
-    def serve(self) -> None:
-        while not self._ending and (job := self._jobs.get()) is not None:
-            deliver(self._commit(job))
+    def take_turn(self, job: Job[Any]) -> None:
+        deliver(self._commit(job))
 
     def _commit(self, first: Job[Any]) -> list[Outcome]:
         """Run the job and those that wait behind it; all of them fail where the transaction does."""
@@ -140,7 +135,7 @@ class _Writer:
         except Exception as error:  # noqa: BLE001 - a thread that ends would answer nobody any more
             with suppress(sqlite3.Error):
                 _roll_back(self._connection)
-            return [_failed(job, error) for job in taken or [first, *self._waiting()]]
+            return [_failed(job, error) for job in taken or [first, *self._jobs.waiting()]]
         return outcomes
 
     def _begin(self) -> None:
@@ -154,24 +149,17 @@ class _Writer:
                     raise
             else:
                 return
-            time.sleep(RETRY_S)
+            self._sleep(RETRY_S)
 
     def _batch(self, first: Job[Any], taken: list[Job[Any]]) -> Iterator[Job[Any]]:
         """The jobs of one transaction: those that wait, and those that come while it runs, within bounds."""
         full_at = self._clock() + BATCH_S
-        for job in chain([first], self._waiting()):
+        for job in chain([first], self._jobs.waiting()):
             taken.append(job)
             if not job.abandoned:
                 yield job
             if len(taken) >= BATCH_JOBS or self._clock() > full_at:
                 return
-
-    def _waiting(self) -> Iterator[Job[Any]]:
-        """The jobs that have come until they are asked for, one after the other."""
-        with suppress(Empty):
-            while (job := self._jobs.get_nowait()) is not None:
-                yield job
-            self._ending = True
 
     def _run(self, job: Job[Any]) -> Outcome:
         self._connection.execute("SAVEPOINT job")

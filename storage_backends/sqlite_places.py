@@ -28,9 +28,11 @@ _DOUBLINGS: Final = 32
 _GROWTH: Final = 1.75
 """How many more courses a stretch twice as wide may hold: less than twice, so that what is spread stays spread."""
 
-MATCHES: Final = """
-    courses.n IN (SELECT n FROM places WHERE place IN (SELECT rowid FROM course_index WHERE course_index MATCH {0}))
-"""
+FOUND: Final = """(
+    SELECT * FROM courses WHERE n IN (
+        SELECT n FROM places WHERE place IN (SELECT rowid FROM course_index WHERE course_index MATCH {0})
+    )
+) AS courses"""
 
 RANKED: Final = """
     courses.n IN (SELECT n FROM places WHERE place IN (

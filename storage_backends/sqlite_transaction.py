@@ -96,7 +96,7 @@ class SQLiteTransaction(DriverTransaction):
     With a deadline it is a read.
     """
 
-    matches = sqlite_places.MATCHES
+    found = sqlite_places.FOUND
     tested = "search"
     tests = (
         "NOT EXISTS (SELECT 1 FROM json_each(CAST({0} AS TEXT)) WHERE instr(' ' || courses.search || ' ', value) = 0)"

@@ -1,12 +1,17 @@
-"""Jobs for threads: a coroutine hands in a piece of work, and wakes in its own event loop when it is done."""
+"""Jobs for threads: a coroutine hands in a piece of work, and wakes in its own event loop when it is done.
+
+What does the jobs is replaceable (`Jobs`): threads here, and the event loop itself in a simulation.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Generic, NamedTuple, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from storage_backends.driver import DriverTransaction, Work
 from storage_backends.inline import run_inline
@@ -63,3 +68,55 @@ def _answer(outcomes: Iterable[Outcome]) -> None:
             job.answer.set_result(value)
         else:
             job.answer.set_exception(error)
+
+
+Turn = Callable[[Job[Any]], None]
+"""What a worker does with the job that comes to it; it may take more of those that wait."""
+
+
+class Jobs(Protocol):
+    """Jobs that wait, and the workers who take them in their order, each one at a time."""
+
+    def hire(self, turn: Turn) -> None:
+        """Have one worker more, who takes a `turn` for each job."""
+
+    def put(self, job: Job[Any]) -> None:
+        """Let a job wait for its turn."""
+
+    def waiting(self) -> Iterator[Job[Any]]:
+        """Take the jobs that have come until they are asked for, one after the other: for a worker in its turn."""
+
+    def end(self) -> None:
+        """Return when everything that waits is done, and no worker is left. Nothing is `put` from then on."""
+
+
+class ThreadJobs:
+    """`Jobs` whose workers are threads."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+
+    def hire(self, turn: Turn) -> None:
+        thread = Thread(target=self._work, args=(turn,), name="learnflow-sqlite", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def put(self, job: Job[Any]) -> None:
+        self._queue.put(job)
+
+    def waiting(self) -> Iterator[Job[Any]]:
+        with suppress(Empty):
+            while (job := self._queue.get_nowait()) is not None:
+                yield job
+            self._queue.put(None)  # the end, which somebody has yet to see
+
+    def end(self) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, turn: Turn) -> None:
+        while (job := self._queue.get()) is not None:
+            turn(job)

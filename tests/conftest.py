@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -110,3 +111,19 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
     """The limiter that a module's tests run on; see tests/limiting.py."""
     with running_on(request.getfixturevalue(f"{request.param}_limiters")):
         yield
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[str]:
+    """A new, empty database of each kind, by its URL."""
+    if request.param == "sqlite":
+        return nullcontext(f"sqlite:///{tmp_path}/school.db")
+    made: AbstractAsyncContextManager[str] = request.getfixturevalue("postgres").database()
+    return made
+
+
+@pytest.fixture
+async def url(database: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
+    """The URL of a new, empty database of each kind."""
+    async with database as url:
+        yield url

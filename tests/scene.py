@@ -41,15 +41,21 @@ def links(reply: httpx.Response) -> dict[str, str]:
 
 
 async def course(
-    world: World, account: Account, *, by: User | None = None, cents: int = 4_999, **fields: Any
+    world: World,
+    account: Account,
+    *,
+    by: User | None = None,
+    cents: int = 4_999,
+    price: Money | None = None,
+    **fields: Any,
 ) -> Course:
-    """A course of the account for this many US cents, made by its key, or by the user."""
+    """A course of the account at this price or for this many US cents, made by its key, or by the user."""
     actor, ctx = world.owner(account), world.ctx
     if by is not None:
         actor = actor_for(account, mode=by.mode, scopes={"*"}, user_id=by.id, role=by.role)
     new = courses.NewCourse(
         **{"title": "Complete Web Development Bootcamp", "category": "development", **fields},
-        price=Price.of(Money(cents, "USD")),
+        price=Price.of(price or Money(cents, "USD")),
     )
     return await world.services.storage.write(lambda tx: courses.create_course(tx, actor, new, ctx))
 
@@ -96,6 +102,12 @@ class WatchedGateway:
         self.paid: set[str] = set()
         self.away: Callable[[], Exception] | None = None
         self.away_when = "after"
+
+    async def keep(self, token: str, user: User) -> str:
+        return await self.inner.keep(token, user)
+
+    async def forget(self, token: str) -> None:
+        await self.inner.forget(token)
 
     async def charge(self, payment: Payment) -> Code | None:
         self.asked.append(payment.id)

@@ -6,9 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -39,20 +36,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[str]:
-    if request.param == "sqlite":
-        return nullcontext(f"sqlite:///{tmp_path}/school.db")
-    made: AbstractAsyncContextManager[str] = request.getfixturevalue("postgres").database()
-    return made
-
-
-@pytest.fixture
-async def url(database: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
-    async with database as url:
-        yield url
 
 
 def write_and_be_killed(url: str, name: str) -> None:

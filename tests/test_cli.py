@@ -48,6 +48,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "accounts", "accounts create", "accounts list", "accounts set-plan", "accounts suspend", "accounts resume",
         "users", "users create", "users list", "users export", "users delete",
         "keys", "keys create", "keys list", "keys revoke",
+        "ledger", "ledger balances", "ledger entries", "audit", "audit list", "audit purge",
     }  # fmt: skip
 
 

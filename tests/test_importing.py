@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from learnflow_core.money import Money
 from learnflow_core.usecases.catalogue import ImportedCourse
-from learnflow_http.cli import columns, learnflow
+from learnflow_http.cli import columns, importing, learnflow
 from learnflow_http.cli.importing import BATCH, BATCH_LETTERS, _batches
 from learnflow_http.cli.tables import Row, open_text, read_table
 from storage_backends import open_storage
@@ -76,7 +76,8 @@ def test_an_import_can_be_repeated_and_changes_what_differs_only(shop: Shop) -> 
 
 
 @on_both
-def test_an_import_leaves_little_uncounted_however_much_it_changes(shop: Shop) -> None:
+def test_an_import_leaves_little_uncounted_however_much_it_changes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "_UNCOUNTED", 1_000)
     for price in ("5", "6"):
         assert shop.take(rows(1_500).replace("9.5", price)).exit_code == 0
         assert asyncio.run(uncounted(shop)) < 1_000

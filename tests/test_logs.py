@@ -304,6 +304,10 @@ def token(seed: bytes) -> tuple[str, str]:
 
 secrets: dict[str, st.SearchStrategy[tuple[str, str]]] = {
     "an API key": st.binary(min_size=64, max_size=64).map(api_key),
+    "a secret of Stripe": st.tuples(
+        st.sampled_from(["rk_live_51Ab", "sk_test_51Ab", "whsec_", "pi_3Abc_secret_", "seti_1Abc_secret_"]),
+        st.from_regex(r"[0-9A-Za-z]{20}", fullmatch=True),
+    ).map(lambda two: (two[0] + two[1], two[1])),
     "a JSON Web Token": st.binary(min_size=32, max_size=32).map(token),
     "a credential": after("Bearer ", "bearer  ", "Authorization: ", "authorization', b'", '"AUTHORIZATION": "Basic '),
     "a password in a URL": after("postgresql://user:", "valkey://:").map(lambda two: (f"{two[0]}@host/0", two[1])),

@@ -80,8 +80,11 @@ async def path_of_something(cast: Cast, case: Any) -> dict[str, str]:
 
 
 async def allow_much(world: World, cast: Cast) -> None:
+    ctx = world.ctx
     await world.services.storage.write(
-        lambda tx: accounts.set_plan(tx, cast.account.id, plan="enterprise", per_minute=100_000_000, licenses=None)
+        lambda tx: accounts.set_plan(
+            tx, cast.account.id, plan="enterprise", per_minute=100_000_000, licenses=None, ctx=ctx
+        )
     )
 
 

@@ -14,12 +14,12 @@ from learnflow_core.ports import Storage, Transaction
 from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends import postgres as backend
 from storage_backends.conformance import PersistentStorageConformance, lists
-from storage_backends.conformance.base import OpenStorage
+from storage_backends.conformance.base import OpenStorage, said
 from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
-from storage_backends.postgres_driver import SHARED_IDLE_S, TOGETHER, PostgresDriver
+from storage_backends.postgres_driver import GATED_IDLE_S, TOGETHER, PostgresDriver
 from storage_backends.postgres_transaction import AgainError, PostgresTransaction, translated
 from storage_backends.repository import Repository, blocks, searches, tally, uncounted
 from tests.postgres import Postgres
@@ -146,24 +146,27 @@ async def test_what_is_asked_at_once_is_answered_one_by_one(driver: PostgresDriv
 
 
 @pytest.mark.usefixtures("totals")
-async def test_writes_with_a_subject_follow_those_of_other_processes_and_hold_up_no_others(
+async def test_writes_with_a_subject_or_of_a_snapshot_follow_those_of_other_processes_and_hold_up_no_others(
     driver: PostgresDriver, other: Any
 ) -> None:
     async with other.transaction():
         await other.execute("LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE")
         shared = [asyncio.ensure_future(driver.write(_up("a"), subject=f"{number}")) for number in range(3)]
+        counting = asyncio.ensure_future(driver.write(_up("a"), snapshot=True))
         await driver.write(_up("b"))
-        assert not any(each.done() for each in shared)
-    await asyncio.gather(*shared)
-    assert await other.fetchval(READ) == 3
+        assert not any(each.done() for each in [*shared, counting])
+    await asyncio.gather(*shared, counting)
+    assert await other.fetchval(READ) == 4
 
 
-async def test_one_that_vanishes_in_a_shared_transaction_is_given_up_soon(driver: PostgresDriver, other: Any) -> None:
+async def test_one_that_vanishes_in_a_transaction_that_others_wait_for_is_given_up_soon(
+    driver: PostgresDriver, other: Any
+) -> None:
     async def work(tx: DriverTransaction) -> Any:
         return await tx.rows("SELECT current_setting('idle_in_transaction_session_timeout')")
 
     shared = await asyncio.gather(*(driver.write(work, subject=f"{number}") for number in range(2)))
-    assert {seconds for ((seconds,),) in shared} == {f"{SHARED_IDLE_S:.0f}s"}
+    assert {seconds for ((seconds,),) in [*shared, await driver.write(work, snapshot=True)]} == {f"{GATED_IDLE_S:.0f}s"}
     assert await driver.write(work) == [("30s",)]
 
 
@@ -342,7 +345,7 @@ async def test_every_connection_is_set_up_for_what_it_does(driver: PostgresDrive
 
 async def test_damage_that_the_server_knows_of_is_found(storage: Storage, other: Any) -> None:
     await other.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'courses_newest'::regclass")
-    assert "the database is damaged: the index courses_newest is not valid" in await storage.check()
+    assert "the database is damaged: the index courses_newest is not valid" in await said(storage)
 
 
 async def test_a_connection_that_the_server_ended_is_replaced_unseen(storage: Storage, other: Any) -> None:
@@ -444,6 +447,33 @@ async def test_a_course_is_added_while_a_write_that_added_another_is_still_open(
 
     await asyncio.gather(storage.write(first), second())
     assert await storage.check() == []
+
+
+async def test_statements_that_go_together_are_one_round_trip_and_all_or_nothing(
+    driver: PostgresDriver, other: Any
+) -> None:
+    await other.execute("CREATE TABLE one (n BIGINT PRIMARY KEY, t TEXT); CREATE TABLE two (n BIGINT PRIMARY KEY)")
+    first = ("INSERT INTO one (n, t) VALUES ($1, $2), ($3, $4)", (1, None, 2, "x"))
+    second = ("INSERT INTO two (n) VALUES ($1)", (7,))
+    third = ("UPDATE two SET n = $1 WHERE n = $2", (8, 9))
+
+    async def together(tx: DriverTransaction) -> list[Any]:
+        asked: list[Any] = []
+        rows = tx.rows
+
+        async def noted(sql: str, *args: Any) -> Any:
+            asked.append(sql)
+            return await rows(sql, *args)
+
+        tx.rows = noted  # type: ignore[method-assign]
+        await tx.together()
+        await tx.together(first, second, third)
+        return [len(asked), *await rows("SELECT n, t FROM one ORDER BY n"), *await rows("SELECT n FROM two")]
+
+    assert await driver.write(together) == [1, (1, None), (2, "x"), (7,)]
+    with pytest.raises(DuplicateError):
+        await driver.write(lambda tx: tx.together(("INSERT INTO one (n) VALUES ($1)", (3,)), second))
+    assert await driver.read(lambda tx: tx.rows("SELECT n FROM one ORDER BY n")) == [(1,), (2,)]
 
 
 async def test_an_import_is_not_undone_by_those_who_publish_meanwhile(storage: Storage) -> None:

@@ -188,8 +188,9 @@ class TestWhoPays:
         account, key = await starter(world)
         await spend(world, key)
         assert (await world.ask("GET", COURSES, key)).status_code == 429
+        ctx = world.ctx
         await world.services.storage.write(
-            lambda tx: accounts.set_plan(tx, account.id, plan="professional", per_minute=None, licenses=None)
+            lambda tx: accounts.set_plan(tx, account.id, plan="professional", per_minute=None, licenses=None, ctx=ctx)
         )
         world.clock.advance(1)
         reply = await world.ask("GET", COURSES, key)

@@ -8,6 +8,7 @@ import pytest
 
 from learnflow_core.ports import Storage
 from storage_backends import open_storage
+from storage_backends.conformance.base import said
 from storage_backends.conformance.samples import (
     account,
     completed,
@@ -20,7 +21,7 @@ from storage_backends.conformance.samples import (
 )
 from storage_backends.repository import uncounted
 from storage_backends.repository.blocks import SORTS
-from storage_backends.repository.books import _QUESTIONS, MOST
+from storage_backends.repository.books import MOST, QUESTIONS
 
 WRONG = {
     "UPDATE courses SET live_taken = 3, total_students = 3 WHERE id = 'crs_1'": [
@@ -132,13 +133,13 @@ async def test_books_that_agree_are_found_sound(storage: Storage) -> None:
 @pytest.mark.parametrize(("damage", "findings"), WRONG.items(), ids=range(len(WRONG)))
 async def test_books_that_do_not_agree_are_found(storage: Storage, damage: str, findings: list[str]) -> None:
     await storage._driver.write(lambda tx: tx.rows(damage))  # type: ignore[attr-defined]
-    found = await storage.check()
+    found = await said(storage)
     assert set(findings) <= set(found)
 
 
 def test_every_question_is_shown_to_find_something() -> None:
     told = [finding for findings in WRONG.values() for finding in findings]
-    for sentence in _QUESTIONS:
+    for sentence in QUESTIONS:
         pattern = re.compile(re.escape(sentence).replace(r"\{\}", ".*"))
         assert any(pattern.fullmatch(finding) for finding in told), sentence
 

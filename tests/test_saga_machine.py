@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from learnflow_core.access import Actor, actor_for
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import DAY, LIVE_STATUSES, SECOND, Enrollment, Instant, Payment
+from learnflow_core.model import DAY, LIVE_STATUSES, SECOND, Enrollment, Instant, Payment, User
 from learnflow_core.money import Money
 from learnflow_core.pagination import Page
 from learnflow_core.ports import Context, EnrollmentQuery
@@ -51,6 +51,12 @@ class Service:
         self.asked: dict[str, tuple[str, Money, int]] = {}
         self.refunded: set[str] = set()
         self.silent: str | None = None
+
+    async def keep(self, token: str, user: User) -> str:
+        return token
+
+    async def forget(self, token: str) -> None:
+        pass
 
     async def charge(self, payment: Payment) -> Code | None:
         await self._hear()

@@ -11,11 +11,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from learnflow_core import ledger
+from learnflow_core.audit import AuditRow
 from learnflow_core.errors import LearnFlowError
-from learnflow_core.model import Level, Reply
+from learnflow_core.model import Level, Reply, SandboxCharge
 from learnflow_core.money import Money
 from learnflow_core.pagination import Cursor, Page
-from learnflow_core.ports import CertificateQuery, CourseQuery, CourseSort, EnrollmentQuery, Storage, Transaction
+from learnflow_core.ports import (
+    AuditQuery,
+    CertificateQuery,
+    CourseQuery,
+    CourseSort,
+    EnrollmentQuery,
+    Storage,
+    Transaction,
+)
 from learnflow_core.search import MAX_SEARCH_WORDS, SearchQuery, words
 from storage_backends import open_storage
 from storage_backends.conformance.base import same
@@ -107,6 +117,7 @@ USERS = st.builds(
     external_id=maybe(an("x")),
     created_at=TIMES,
 )
+PRICES = st.builds(Money, st.integers(0, 10**11), st.sampled_from(["USD", "JPY", "KWD"]))
 COURSES = st.builds(
     course,
     an("crs"),
@@ -117,7 +128,7 @@ COURSES = st.builds(
     category=CATEGORIES,
     level=LEVELS,
     status=st.sampled_from(["published", "published", "draft"]),
-    price=st.builds(Money, st.integers(0, 10**11), st.sampled_from(["USD", "JPY", "KWD"])),
+    price=PRICES,
     rating=maybe(st.integers(0, 500)),
     students_base=FEW,
     seats=maybe(FEW),
@@ -138,8 +149,26 @@ ENROLLMENTS = st.builds(
 ) | st.builds(completed, an("enr"), account_id=an("acct"), user_id=an("usr"), course_id=an("crs"))
 PAYMENTS = st.builds(payment, an("pay"), enrollment_id=an("enr"), updated_at=TIMES, due_at=TIMES)
 METHODS = st.builds(method, an("pm"), user_id=an("usr"), created_at=TIMES, deleted_at=maybe(TIMES))
+CHARGES = st.builds(
+    SandboxCharge,
+    an("k"),
+    st.sampled_from(["paid", "declined"]),
+    st.builds(Money, FEW.map(lambda n: n + 1), st.just("USD")),
+    TIMES,
+)
 FAMILIES = st.builds(family, an("fam"), user_id=an("usr"), key_id=maybe(an("key")), expires_at=TIMES)
 TOKENS = st.builds(refresh_token, an("tok"), family_id=an("fam"), rotated_at=maybe(TIMES))
+AUDIT_ROWS = st.builds(
+    AuditRow,
+    an("aud"),
+    TIMES,
+    st.sampled_from(["payment.charging", "payment.charged", "account.created"]),
+    an("pay") | an("acct"),
+    maybe(an("acct")),
+    st.just("program"),
+    st.none(),
+    maybe(st.sampled_from(["starter", "enterprise"])),
+)
 REPLIES = st.builds(
     Reply, st.just("f"), st.sampled_from([200, 201]), st.sampled_from([b'{"id":"usr_1"}', b"{}"]), TIMES
 )
@@ -216,9 +245,12 @@ CHANGES = st.one_of(
     *(call("tokens", name, an(kind), TIMES) for name, kind in (("extend_family", "fam"), ("revoke_of_key", "key"))),
     call("tokens", "revoke_token", an("tok"), TIMES),
     call("tokens", "put_refresh_token", TOKENS),
+    call("ledger", "add", PAYMENTS.map(lambda one: ledger.entries(one, ledger.movements(one.status), one.updated_at))),
+    call("audit", "add", AUDIT_ROWS),
+    call("audit", "purge", TIMES, st.integers(1, 3)),
     call("replies", "put", an("s"), an("k"), REPLIES),
     call("replies", "drop_naming", st.sampled_from(["usr_1", "nobody"])),
-    call("sandbox_charges", "add", an("k"), st.sampled_from(["paid", "declined"]), TIMES),
+    call("sandbox_charges", "add", CHARGES),
 )
 QUESTIONS = st.one_of(
     call("accounts", "list", PAGINGS),
@@ -236,9 +268,14 @@ QUESTIONS = st.one_of(
     call("enrollments", "overdue", TIMES, st.integers(1, 3), maybe(an("crs"))),
     call("certificates", "list", st.builds(CertificateQuery, MODES, *VISIBLE), PAGINGS),
     call("payments", "methods", an("usr"), PAGINGS),
+    call("payments", "method_with", an("usr"), st.just(method().token)),
+    call("payments", "unforgotten", st.integers(1, 3)),
     call("payments", "unresolved", TIMES, st.integers(1, 3)),
     call("tokens", "session", an("fam"), an("tok")),
     call("tokens", "refresh_token", an("tok")),
+    call("ledger", "of", an("pay") | an("enr")),
+    call("ledger", "balances", MODES, maybe(an("acct"))),
+    call("audit", "list", st.builds(AuditQuery, maybe(an("pay")), maybe(an("acct")), maybe(TIMES)), PAGINGS),
     call("replies", "get", an("s"), an("k")),
 )
 
@@ -290,7 +327,7 @@ async def emptied(storage: Storage) -> None:
     driver: Any = storage._driver  # type: ignore[attr-defined]
 
     async def work(tx: Any) -> None:
-        if "course_index" in tx.matches:
+        if "course_index" in tx.found:
             await tx.rows("INSERT INTO course_index (course_index) VALUES ('delete-all')")
             await tx.rows("DELETE FROM places")
         else:
@@ -302,7 +339,16 @@ async def emptied(storage: Storage) -> None:
 
 
 TABLES = (
-    *("sandbox_charges", "replies", "revoked_tokens", "refresh_tokens", "token_families", "certificates"),
+    *(
+        "ledger",
+        "audit",
+        "sandbox_charges",
+        "replies",
+        "revoked_tokens",
+        "refresh_tokens",
+        "token_families",
+        "certificates",
+    ),
     *(
         "payment_methods",
         "payments",

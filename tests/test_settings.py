@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learnflow_http import setting_values
+from learnflow_http.app import check_payments
 from learnflow_http.settings import (
     SETTINGS,
     Settings,
@@ -43,7 +44,10 @@ GOOD = {
     "limiter_processes": ("1", "64"),
     "limiter_leases": ("off", "on"),
     "limiter_budget_ms": ("1", "1000"),
-    "payments": ("sandbox",),
+    "payments": ("sandbox", "stripe"),
+    "stripe_secret_key": ("sk_live_0123456789", "rk_live_0123456789", "sk_test_0123456789"),
+    "stripe_webhook_secrets": ("whsec_0123456789", "whsec_0123456789, whsec_abc/+=0123", ""),
+    "stripe_api": ("https://api.stripe.com", "http://127.0.0.1:8080"),
     "jwt_secret": (SECRET, "x" * 32, "é" * 16),
     "jwt_secret_old": ("y" * 32,),
     "jwt_issuer": ("https://learnflow.example",),
@@ -72,6 +76,9 @@ BAD = {
     "limiter_leases": ("ON", "yes"),
     "limiter_budget_ms": ("0", "1001", "25ms"),
     "payments": ("cash", "Sandbox"),
+    "stripe_secret_key": ("pk_live_0123456789", "sk_live_", "sk_live_0123 456789", "whsec_0123456789"),
+    "stripe_webhook_secrets": ("we_0123456789", "whsec_", "whsec_0123456789,tiny"),
+    "stripe_api": ("api.stripe.com", "https://u:p@api.stripe.com"),
     "jwt_secret": ("x" * 31, "é" * 15),
     "jwt_secret_old": ("short",),
     "jwt_issuer": (" x", "a\nb"),
@@ -102,12 +109,19 @@ BAD = {
 }
 
 
+NEEDED = {
+    "database": {"jwt_secret": "needed where the database keeps none"},
+    "payments": {"stripe_secret_key": "sk_test_neededByStripe"},
+}
+"""What a setting takes beside it."""
+
+
 def cases(values: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     return [(name, value) for name, several in values.items() for value in several]
 
 
 def given_as(source: str, name: str, value: str) -> Settings:
-    needed = {"jwt_secret": "needed where the database keeps none"} if name == "database" else {}
+    needed = NEEDED.get(name, {})
     if source == "option":
         return load({**needed, name: value}, {})
     return load(needed, {SETTINGS[name].variable: value})
@@ -182,6 +196,22 @@ def test_a_database_that_keeps_no_secret_must_be_given_one() -> None:
     assert secret_for(settings) == SECRET.encode()
 
 
+def test_stripe_takes_a_key() -> None:
+    with pytest.raises(SettingsError, match=r"--stripe-secret-key or LEARNFLOW_STRIPE_SECRET_KEY: .*stripe"):
+        load({"payments": "stripe"}, {})
+    assert load({"payments": "stripe"}, {"LEARNFLOW_STRIPE_SECRET_KEY": "rk_live_0123456789"}).payments == "stripe"
+
+
+@pytest.mark.parametrize("missing", ["stripe", "httpx"])
+def test_where_the_library_of_stripe_is_missing_the_extra_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learnflow_http.app.find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(SettingsError, match=f"--payments stripe: {missing} is not installed; the extra stripe"):
+        check_payments(load({"payments": "stripe", "stripe_secret_key": "sk_live_0123456789"}, {}))
+    check_payments(Settings())
+
+
 def test_the_old_secret_must_be_another_than_the_new_one() -> None:
     with pytest.raises(SettingsError, match="--jwt-secret-old"):
         load({"jwt_secret": SECRET, "jwt_secret_old": SECRET}, {})
@@ -205,12 +235,15 @@ def test_no_secret_stands_in_the_repr_of_settings(text: str) -> None:
         {
             "jwt_secret": f"{text}{SECRET}",
             "metrics_token": f"{text}{SECRET}",
+            "stripe_secret_key": "sk_live_" + "S3cr3tOfStripe",
+            "stripe_webhook_secrets": "whsec_S3cr3tOfStripe,whsec_S3cr3tOfStripe2",
             "database": f"postgresql://user:{password}@host/name",
         },
         {},
     )
     shown = f"{settings!r} {settings} {settings.__rich_repr__()}"
     assert SECRET not in shown
+    assert "S3cr3t" not in shown
     assert password not in shown
     assert "postgresql://user:***@host/name" in shown
 
@@ -219,6 +252,8 @@ def test_no_secret_stands_in_a_refusal() -> None:
     for name, value in (
         ("jwt_secret", "tiny"),
         ("metrics_token", "tiny"),
+        ("stripe_secret_key", "tiny"),
+        ("stripe_webhook_secrets", "whsec_0123456789,tiny"),
         ("database", "postgresql:u:tiny@h"),
         ("limiter", "valkey:u:tiny@h"),
     ):

@@ -22,7 +22,7 @@ from learnflow_core.pagination import Page
 from learnflow_core.ports import Storage, Transaction
 from storage_backends import UnusableDatabaseError, open_storage
 from storage_backends.conformance import PersistentStorageConformance, StorageConformance
-from storage_backends.conformance.base import OpenStorage
+from storage_backends.conformance.base import OpenStorage, said
 from storage_backends.conformance.samples import account, course, keep, user
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError
 from storage_backends.repository import RepositoryStorage
@@ -66,7 +66,7 @@ class Opened:
         options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "factory": Connection}
         self.writer, self.reader = (sqlite3.connect(path, **options) for _ in range(2))
         _prepare(self.writer, [self.reader])
-        timing = {"clock": clock} if clock else {}
+        timing: dict[str, Any] = {"clock": clock} if clock else {}
         self.driver = SQLiteDriver(self.writer, [self.reader], read_deadline_s=5.0, **timing)
         self.storage: Storage = RepositoryStorage(self.driver)
 
@@ -133,6 +133,10 @@ def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
+async def test_a_commit_waits_for_the_disk(opened: Opened) -> None:
+    assert opened.writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: a power cut loses no commit
+
+
 async def test_writes_that_wait_together_share_one_commit(opened: Opened) -> None:
     await behind(Gate(), opened.storage, *(keep(opened.storage, account(f"acct_{number}")) for number in range(50)))
     assert opened.asked("COMMIT") == 1
@@ -182,6 +186,14 @@ async def test_a_batch_that_cannot_even_be_undone_does_not_spoil_the_next(opened
         await keep(opened.storage, account())
     opened.writer.before.clear()
     await keep(opened.storage, account())
+
+
+async def test_a_snapshot_that_cannot_be_let_go_of_does_not_spoil_the_next(opened: Opened) -> None:
+    opened.reader.before["ROLLBACK"] = broken(sqlite3.SQLITE_IOERR)
+    with pytest.raises(LearnFlowError):
+        await opened.storage.read(lambda tx: tx.accounts.get("acct_0"))
+    opened.reader.before.clear()
+    assert await opened.storage.read(lambda tx: tx.accounts.get("acct_0")) is None
 
 
 async def test_a_full_disk_is_unavailable_and_loses_nothing_that_was_answered(opened: Opened) -> None:
@@ -545,7 +557,7 @@ async def test_damage_is_found(path: Path) -> None:
     other.execute("DELETE FROM sqlite_schema WHERE name = 'courses_newest'")
     other.close()
     storage = await open_storage(f"sqlite:///{path}")
-    found = await storage.check()
+    found = await said(storage)
     assert any("refers to nothing in users" in finding for finding in found)
     assert any("the database is damaged" in finding for finding in found)
     await storage.close()

@@ -17,6 +17,7 @@ from learnflow_core.pagination import Page
 from learnflow_core.ports import CourseQuery, Storage
 from learnflow_core.search import parse_search
 from storage_backends import open_storage, sqlite_places
+from storage_backends.conformance.base import said
 from storage_backends.conformance.samples import account, course, keep
 from storage_backends.sqlite_places import suggested
 
@@ -154,8 +155,7 @@ async def test_a_place_out_of_order_is_found() -> None:
     for place, wrong in (("-7", 3), ("place + (1 << 40)", 2)):
         sql = f"UPDATE places SET place = {place} WHERE n = (SELECT n FROM courses WHERE id = 'crs_{wrong}')"  # noqa: S608 - our own
         await storage._driver.write(lambda tx, it=sql: tx.rows(it))  # type: ignore[attr-defined]
-        assert (
-            f"the database is damaged: course crs_{wrong} has not its place in the search index"
-            in await storage.check()
+        assert f"the database is damaged: course crs_{wrong} has not its place in the search index" in await said(
+            storage
         )
     await storage.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import SECOND, Course
 from learnflow_http.app import create_app
-from learnflow_http.sweep import LEADS_FOR, lead
+from learnflow_http.sweep import LEADS_FOR, Sweeper, lead
 from tests.school import school_on, told
 from tests.world import World
 
@@ -52,6 +53,30 @@ async def test_who_does_not_lead_finishes_payments_and_leaves_counts_to_who_does
     world.clock.advance(LEADS_FOR / SECOND)
     await world.sweep()
     assert await seen(world, busy) == before + 2
+
+
+async def test_one_process_has_deleted_cards_forgotten_and_nothing_else_waits_for_that(world: World) -> None:
+    school, forgotten = await school_on(world, "professional"), list[str]()
+    sent = {"token": "tok_visa_4242"}
+    added = await world.ask("POST", f"/v1/users/{school.user.id}/payment-methods", school.key, sent)
+    await world.ask("DELETE", f"/v1/users/{school.user.id}/payment-methods/{added.json()['id']}", school.key)
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def forget(token: str) -> None:
+        forgotten.append(token)
+        asked.set()
+        await answers.wait()
+
+    school.gateway.forget = forget  # type: ignore[method-assign]
+    first, second = (Sweeper(world.services, name) for name in ("first", "second"))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(first.sweep_methods())
+        await asked.wait()
+        for sweep in (second.sweep_methods, first.sweep_money, first.sweep_own, first.sweep_common):
+            await sweep()
+        answers.set()
+    await first.sweep_methods()
+    assert forgotten == ["tok_visa_4242"]
 
 
 async def seen(world: World, course: Course) -> int:

@@ -109,6 +109,7 @@ class World:
         sweeper = Sweeper(self.services, "world")
         try:
             await sweeper.sweep_money()
+            await sweeper.sweep_methods()
             await sweeper.sweep_own()
         finally:
             await sweeper.sweep_common()

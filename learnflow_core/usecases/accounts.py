@@ -26,16 +26,18 @@ async def create_account(
         created_at=ctx.now,
     )
     await tx.accounts.add(_checked(account))
+    await tx.audit.add(ctx.event("account.created", account.id, account.id, plan))
     return account
 
 
 async def set_plan(
-    tx: Transaction, account_id: str, *, plan: Plan, per_minute: int | None, licenses: int | None
+    tx: Transaction, account_id: str, *, plan: Plan, per_minute: int | None, licenses: int | None, ctx: Context
 ) -> Account:
     """Move an account to another plan, with the numbers agreed for it."""
     account = await get_account(tx, account_id)
     changed = _checked(msgspec.structs.replace(account, plan=plan, per_minute=per_minute, licenses=licenses))
     await tx.accounts.put(changed)
+    await tx.audit.add(ctx.event("plan.set", account.id, account.id, plan))
     return changed
 
 
@@ -46,6 +48,7 @@ async def set_suspended(tx: Transaction, account_id: str, *, suspended: bool, ct
         return account
     changed = msgspec.structs.replace(account, suspended_at=ctx.now if suspended else None)
     await tx.accounts.put(changed)
+    await tx.audit.add(ctx.event("account.suspended" if suspended else "account.resumed", account.id, account.id))
     return changed
 
 

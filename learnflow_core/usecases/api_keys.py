@@ -76,6 +76,8 @@ async def rotate_key(tx: Transaction, actor: Actor, key_id: str, rotation: KeyRo
     made = await _make(tx, key.account_id, key.name, key.scopes, key.mode, key.expires_at, ctx)
     end = ctx.now + rotation.overlap_seconds * SECOND
     expires_at = end if key.expires_at is None else min(key.expires_at, end)
+    await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at))
+    await tx.audit.add(ctx.event("key.rotated", key.id, key.account_id, made.key.id))
     await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at, updated_at=ctx.now))
     return made
 
@@ -92,6 +94,7 @@ async def end_key(tx: Transaction, key: ApiKey, ctx: Context) -> ApiKey:
     revoked = msgspec.structs.replace(key, revoked_at=ctx.now, updated_at=ctx.now)
     await tx.api_keys.put(revoked)
     await tx.tokens.revoke_of_key(key.id, ctx.now)
+    await tx.audit.add(ctx.event("key.revoked", key.id, key.account_id))
     return revoked
 
 
@@ -144,4 +147,5 @@ async def _make(
         last_used_at=None,
     )
     await tx.api_keys.add(key)
+    await tx.audit.add(ctx.event("key.created", key.id, key.account_id))
     return MadeKey(key, secret)

@@ -23,7 +23,7 @@ from learnflow_core.fields import IdText, Percent
 from learnflow_core.model import LIVE_STATUSES, Course, Enrollment, EnrollmentStatus, Instant, Payment
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Context, EnrollmentQuery, Paging, PaymentGateway, Storage, Transaction
-from learnflow_core.usecases import certificates, payments
+from learnflow_core.usecases import bookkeeping, certificates, payments
 from learnflow_core.usecases.payments import Gateways, unless_unavailable
 from learnflow_core.usecases.places import expire_overdue, release
 from learnflow_core.usecases.visible import get_enrollment, get_outline, get_user, narrowed, teaches
@@ -114,7 +114,7 @@ async def end(tx: Transaction, ended: Enrollment, ctx: Context) -> Payment | Non
     back: the payment that is to be seen to, if there is one."""
     if ended.status == "pending":
         return await payments.give_back_later(tx, ended, ctx)
-    await release(tx, ended)
+    await release(tx, ended, ctx)
     return await payments.give_back_later(tx, ended, ctx) if ended.status == "refunded" else None
 
 
@@ -183,7 +183,7 @@ async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: 
     _require(admission.check_published(course))
     existing = await tx.enrollments.live(user.id, course.id)
     if existing is not None and life.is_overdue(existing, ctx.now):
-        await release(tx, life.step(existing, "expire", ctx.now))
+        await release(tx, life.step(existing, "expire", ctx.now), ctx)
         existing = None
     if existing is not None:
         pending = existing.status == "pending"
@@ -200,8 +200,10 @@ async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: 
         enrollment = msgspec.structs.replace(enrollment, payment_id=payment.id)
     if not await tx.enrollments.add(enrollment):
         raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "Somebody else enrols this user just now.", retry_after_s=1)
+    if enrollment.licensed:
+        await tx.audit.add(ctx.event("license.taken", enrollment.id, enrollment.account_id))
     if payment is not None:
-        await tx.payments.add(payment)
+        await bookkeeping.begin(tx, enrollment, payment, ctx)
     return _Place(enrollment, True, payment)
 
 

@@ -15,8 +15,9 @@ import msgspec
 
 from learnflow_core.enrollment import LEASE, UNRESOLVED_AFTER, back_off, paid, step
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Course, Enrollment, Mode, Payment, PaymentStatus
+from learnflow_core.model import UNRESOLVED_STATUSES, Course, Enrollment, Mode, Payment, PaymentStatus
 from learnflow_core.ports import Context, PaymentGateway, Storage, Transaction
+from learnflow_core.usecases.bookkeeping import come_to
 from learnflow_core.usecases.places import release
 
 Gateways = Mapping[Mode, PaymentGateway]
@@ -53,6 +54,7 @@ def agreed(enrollment: Enrollment, course: Course, method_id: str, token: str, c
     return Payment(
         id=ctx.new_id("pay"),
         enrollment_id=enrollment.id,
+        payee_id=course.account_id,
         mode=enrollment.mode,
         method_id=method_id,
         token=token,
@@ -77,8 +79,8 @@ async def give_back_later(tx: Transaction, enrollment: Enrollment, ctx: Context)
     """Write down that what was paid for an enrolment, or is found to have been, goes back."""
     payment = await payment_of(tx, enrollment)
     if payment.status in ("charging", "charged"):
-        payment = _moved(payment, "reversing" if payment.status == "charging" else "refunding", ctx)
-        await tx.payments.put(payment)
+        status: PaymentStatus = "reversing" if payment.status == "charging" else "refunding"
+        return await come_to(tx, enrollment, payment, status, ctx)
     return payment
 
 
@@ -119,6 +121,40 @@ async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context) 
     return len(due)
 
 
+async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: Context) -> Payment | None:
+    """Carry one payment on as the sweep would, without waiting for it; the payment as it then is, if there is one.
+
+    A payment whose outcome is still unknown stays for the sweep.
+    """
+    payment = await storage.read(lambda tx: tx.payments.get(payment_id))
+    if payment is None or payment.status not in UNRESOLVED_STATUSES:
+        return payment
+    with unless_unavailable():
+        await _ask(storage, gateways, payment, ctx)
+    return await storage.read(lambda tx: tx.payments.get(payment_id))
+
+
+async def returned(tx: Transaction, payment_id: str, ctx: Context) -> bool:
+    """Write down that the payment service gave the money of an enrolment back by itself, which ends the enrolment.
+
+    False, and nothing changes, where the books have no such end: the course was completed, or the payment is not
+    charged. To be told it twice changes nothing more.
+    """
+    payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "charged" and enrollment.status == "active":
+        payment = await come_to(tx, enrollment, payment, "refunding", ctx)
+        await release(tx, step(enrollment, "refund", ctx.now), ctx)
+    await _given_back(tx, payment_id, ctx)
+    return payment.status in ("refunding", "refunded")
+
+
+async def paid_late(tx: Transaction, payment_id: str, ctx: Context) -> None:
+    """Write down that the money of a payment which had been given up came in after all, and that it goes back."""
+    payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "declined":
+        await come_to(tx, enrollment, payment, "refunding", ctx)
+
+
 @contextmanager
 def unless_unavailable() -> Iterator[None]:
     """Leave for the sweep what the payment service does not answer now."""
@@ -129,11 +165,16 @@ def unless_unavailable() -> Iterator[None]:
             raise
 
 
+async def _ask(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
+    """Ask the payment service for what an unresolved payment waits for, and write down what it says."""
+    way = refund if payment.status == "refunding" else charge
+    await way(storage, gateways[payment.mode], payment, ctx)
+
+
 async def _carry_on(storage: Storage, gateways: Gateways, payment: Payment, ctx: Context) -> None:
     """Carry on a payment that was claimed, and put it off when that was in vain."""
-    way = refund if payment.status == "refunding" else charge
     try:
-        await way(storage, gateways[payment.mode], payment, ctx)
+        await _ask(storage, gateways, payment, ctx)
     except Exception as error:
         with unless_unavailable():
             await storage.write(lambda tx: _put_off(tx, payment, ctx))
@@ -152,36 +193,37 @@ async def _put_off(tx: Transaction, claimed: Payment, ctx: Context) -> None:
 
 async def _settle(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> tuple[Enrollment, Payment]:
     """Write down what the payment service said, unless somebody who asked too has done so."""
-    payment = await tx.payments.get(payment_id)
-    assert payment is not None, "payments are never deleted"
-    enrollment = await tx.enrollments.get(payment.enrollment_id)
-    assert enrollment is not None, "the schema ties a payment to its enrolment"
+    payment, enrollment = await _found(tx, payment_id)
     if payment.status not in ("charging", "reversing"):
         return enrollment, payment
     if refusal is not None:
-        return await _released(tx, step(enrollment, "decline", ctx.now), _moved(payment, "declined", ctx))
+        declined = await come_to(tx, enrollment, payment, "declined", ctx, why=refusal.value)
+        return await _released(tx, step(enrollment, "decline", ctx.now), declined, ctx)
     if payment.status == "reversing":
-        return await _released(tx, step(enrollment, "reverse", ctx.now), _moved(payment, "refunding", ctx))
-    active, charged = paid(enrollment, ctx.now), _moved(payment, "charged", ctx)
-    await tx.payments.put(charged)
+        refunding = await come_to(tx, enrollment, payment, "refunding", ctx)
+        return await _released(tx, step(enrollment, "reverse", ctx.now), refunding, ctx)
+    active = paid(enrollment, ctx.now)
+    charged = await come_to(tx, enrollment, payment, "charged", ctx)
     await tx.enrollments.put(active)
     return active, charged
 
 
-async def _released(tx: Transaction, enrollment: Enrollment, payment: Payment) -> tuple[Enrollment, Payment]:
-    await tx.payments.put(payment)
-    await release(tx, enrollment)
+async def _released(
+    tx: Transaction, enrollment: Enrollment, payment: Payment, ctx: Context
+) -> tuple[Enrollment, Payment]:
+    await release(tx, enrollment, ctx)
     return enrollment, payment
 
 
 async def _given_back(tx: Transaction, payment_id: str, ctx: Context) -> None:
+    payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "refunding":
+        await come_to(tx, enrollment, payment, "refunded", ctx)
+
+
+async def _found(tx: Transaction, payment_id: str) -> tuple[Payment, Enrollment]:
     payment = await tx.payments.get(payment_id)
     assert payment is not None, "payments are never deleted"
-    if payment.status == "refunding":
-        await tx.payments.put(_moved(payment, "refunded", ctx))
-
-
-def _moved(payment: Payment, status: PaymentStatus, ctx: Context) -> Payment:
-    """The payment in another status; whoever moves it there sees to what is then to be done first."""
-    due_at = ctx.now + UNRESOLVED_AFTER if status in ("reversing", "refunding") else None
-    return msgspec.structs.replace(payment, status=status, updated_at=ctx.now, due_at=due_at, tries=0)
+    enrollment = await tx.enrollments.get(payment.enrollment_id)
+    assert enrollment is not None, "the schema ties a payment to its enrolment"
+    return payment, enrollment

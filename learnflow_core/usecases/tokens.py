@@ -45,6 +45,7 @@ async def open_family(
         revoked_at=None,
     )
     await tx.tokens.add_family(family)
+    await tx.audit.add(ctx.event("token.minted", family.id, user.account_id))
     return family
 
 
@@ -98,7 +99,8 @@ async def rotate(
         return None
     token = await tx.tokens.refresh_token(token_id) or _first(token_id, session.family, ctx)
     if token.retired_at is not None and (rotation == "compatible" or ctx.now - token.retired_at > STRICT_GRACE):
-        await tx.tokens.revoke_family(session.family.id, ctx.now)
+        if await tx.tokens.revoke_family(session.family.id, ctx.now):
+            await tx.audit.add(ctx.event("token.reused", session.family.id, session.account.id))
         return None
     await _retire_parent(tx, token, ctx)
     if token.successor_id is not None:
@@ -122,6 +124,25 @@ async def rotate(
     await tx.tokens.put_refresh_token(rotated)
     await tx.tokens.extend_family(session.family.id, await _end(tx, session.family.key_id, ctx))
     return successor
+
+
+async def end_family(tx: Transaction, user_id: str, family_id: str, ctx: Context) -> None:
+    """End a session, as somebody asks who holds its refresh token; once more changes nothing."""
+    if await tx.tokens.revoke_family(family_id, ctx.now):
+        await _note_end(tx, user_id, family_id, ctx)
+
+
+async def end_token(tx: Transaction, user_id: str, token_id: str, expires_at: Instant, ctx: Context) -> None:
+    """End a single token, as somebody asks who holds it; once more changes nothing."""
+    if await tx.tokens.revoke_token(token_id, expires_at):
+        await _note_end(tx, user_id, token_id, ctx)
+
+
+async def _note_end(tx: Transaction, user_id: str, object_id: str, ctx: Context) -> None:
+    """Whoever holds a user's token acts for the user."""
+    user = await tx.users.get(user_id)
+    account_id = None if user is None else user.account_id
+    await tx.audit.add(msgspec.structs.replace(ctx, actor=user_id).event("token.revoked", object_id, account_id))
 
 
 async def _end(tx: Transaction, key_id: str | None, ctx: Context) -> Instant:

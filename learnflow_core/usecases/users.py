@@ -1,8 +1,6 @@
-"""People of an account: making, changing and deleting them, and their means of payment."""
+"""People of an account: making, changing and deleting them."""
 
 from __future__ import annotations
-
-import re
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,10 +8,9 @@ from msgspec import UNSET, UnsetType
 from learnflow_core.access import Actor, require_role_grant
 from learnflow_core.enrollment import abandoned
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.fields import Email, ExternalId, IdText, Password, Title
-from learnflow_core.model import Instant, PaymentMethod, Role, User, fold_email
-from learnflow_core.pagination import Slice
-from learnflow_core.ports import Context, Paging, Transaction
+from learnflow_core.fields import Email, ExternalId, Password, Title
+from learnflow_core.model import Instant, Role, User, fold_email
+from learnflow_core.ports import Context, Transaction
 from learnflow_core.usecases.enrollments import end
 from learnflow_core.usecases.visible import get_user
 
@@ -38,12 +35,6 @@ class UserChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     external_id: ExternalId | UnsetType | None = UNSET
 
 
-class NewPaymentMethod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The payment service's token for a means of payment; the number of a card is refused."""
-
-    token: IdText
-
-
 async def create_user(tx: Transaction, actor: Actor, new: NewUser, password_hash: str | None, ctx: Context) -> User:
     """Make a user in the actor's account and mode. `password_hash` is of `new.password`; hashing is too slow for here.
 
@@ -66,6 +57,7 @@ async def create_user(tx: Transaction, actor: Actor, new: NewUser, password_hash
     )
     if not await tx.users.add(user):
         raise await _taken(tx, user)
+    await tx.audit.add(ctx.event("user.created", user.id, user.account_id, user.role))
     return user
 
 
@@ -88,9 +80,12 @@ async def change_user(
     if given.pop("password", None) is not None:
         given["password_hash"] = password_hash
         await tx.tokens.revoke_of_user(user.id, ctx.now)
+        await tx.audit.add(ctx.event("password.set", user.id, user.account_id))
     changed = msgspec.structs.replace(user, **given)
     if changed == user:
         return user
+    if changed.role != user.role:
+        await tx.audit.add(ctx.event("role.set", user.id, user.account_id, changed.role))
     changed = msgspec.structs.replace(changed, updated_at=ctx.now)
     if not await tx.users.put(changed):
         raise await _taken(tx, changed)
@@ -125,63 +120,8 @@ async def erase(tx: Transaction, user: User, refund_window: Instant, ctx: Contex
         deleted_at=ctx.now,
     )
     await tx.users.put(erased)
+    await tx.audit.add(ctx.event("user.erased", user.id, user.account_id))
     return erased
-
-
-async def list_payment_methods(tx: Transaction, actor: Actor, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
-    """The means of payment that were added for a user."""
-    user = await _payer(tx, actor, user_id)
-    return await tx.payments.methods(user.id, paging)
-
-
-async def add_payment_method(
-    tx: Transaction, actor: Actor, user_id: str, new: NewPaymentMethod, ctx: Context
-) -> PaymentMethod:
-    """Keep a means of payment under the payment service's token. A card number is `invalid_parameter`, and not kept."""
-    user = await _payer(tx, actor, user_id)
-    if _holds_card_number(new.token):
-        raise LearnFlowError(
-            Code.INVALID_PARAMETER,
-            "Card numbers are not taken: send the token that the payment service made of it.",
-            param="token",
-        )
-    method = PaymentMethod(id=ctx.new_id("pm"), user_id=user.id, token=new.token, created_at=ctx.now, deleted_at=None)
-    await tx.payments.add_method(method)
-    return method
-
-
-async def delete_payment_method(
-    tx: Transaction, actor: Actor, user_id: str, method_id: str, ctx: Context
-) -> PaymentMethod:
-    """Forget a means of payment; deleting twice changes nothing."""
-    user = await _payer(tx, actor, user_id)
-    method = await tx.payments.method(method_id)
-    if method is None or method.user_id != user.id:
-        raise LearnFlowError(Code.PAYMENT_METHOD_NOT_FOUND)
-    if method.deleted_at is not None:
-        return method
-    deleted = msgspec.structs.replace(method, deleted_at=ctx.now)
-    await tx.payments.put_method(deleted)
-    return deleted
-
-
-async def _payer(tx: Transaction, actor: Actor, user_id: str) -> User:
-    """The user whose means of payment the actor may see to: people see to their own, whatever their role."""
-    user = await get_user(tx, actor, user_id)
-    if actor.user_id not in (None, user.id):
-        raise LearnFlowError(Code.FORBIDDEN, "Payment methods are each user's own.")
-    return user
-
-
-def _holds_card_number(token: str) -> bool:
-    """Whether the number of a card stands in it, in groups or not: 12 to 19 digits (ISO/IEC 7812) that pass Luhn."""
-    runs = re.findall(r"\d+", re.sub(r"(?<=\d)[ .-]+(?=\d)", "", token))
-    return any(12 <= len(run) <= 19 and _passes_luhn(run) for run in runs)
-
-
-def _passes_luhn(digits: str) -> bool:
-    doubled = (int(digit) * (2 - position % 2) for position, digit in enumerate(reversed(digits), 1))
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
 async def _taken(tx: Transaction, user: User) -> LearnFlowError:

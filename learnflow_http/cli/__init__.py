@@ -13,9 +13,11 @@ import click
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_http import logs
 from learnflow_http.cli.accounts import accounts
+from learnflow_http.cli.doctor import doctor
 from learnflow_http.cli.importing import import_
+from learnflow_http.cli.journals import audit, ledger
 from learnflow_http.cli.keys import keys
-from learnflow_http.cli.serving import doctor, migrate, print_openapi, serve
+from learnflow_http.cli.serving import migrate, print_openapi, serve
 from learnflow_http.cli.users import users
 from learnflow_http.redaction import redact
 from learnflow_http.settings import SettingsError
@@ -41,7 +43,7 @@ def learnflow() -> None:
     """LearnFlow: a learning platform's API, and what its operator needs."""
 
 
-for _command in (serve, migrate, import_, accounts, users, keys, print_openapi, doctor):
+for _command in (serve, migrate, import_, accounts, users, keys, ledger, audit, print_openapi, doctor):
     learnflow.add_command(_command)
 
 

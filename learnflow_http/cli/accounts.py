@@ -91,9 +91,10 @@ def set_plan(
     settings: Settings, account_id: str, plan: Plan, per_minute: int | None, licenses: int | None, *, as_json: bool
 ) -> None:
     """Move an account to a plan, with the numbers agreed for it."""
+    ctx = context()
     account = write(
         settings,
-        lambda tx: usecases.set_plan(tx, account_id, plan=plan, per_minute=per_minute, licenses=licenses),
+        lambda tx: usecases.set_plan(tx, account_id, plan=plan, per_minute=per_minute, licenses=licenses, ctx=ctx),
     )
     print_made(_shown(account), f"{account.name} is on the plan {account.plan}.", as_json=as_json)
 

@@ -14,7 +14,8 @@ import click
 import msgspec
 
 from learnflow_core.access import EVERY_SCOPE, Actor, quotas
-from learnflow_core.fields import Email, IdText, Title
+from learnflow_core.audit import OPERATOR
+from learnflow_core.fields import Email, IdText, Price, Title
 from learnflow_core.model import Account, Instant, Mode
 from learnflow_core.pagination import MAX_LIMIT, Cursor, Slice, cursor_meta
 from learnflow_core.ports import Context, Paging, Storage, Transaction, Work
@@ -125,8 +126,8 @@ def now() -> Instant:
 
 
 def context() -> Context:
-    """The present instant and the system's randomness."""
-    return Context(now(), os.urandom)
+    """The present instant, the system's randomness, and who is at the command line."""
+    return Context(now(), os.urandom, OPERATOR)
 
 
 async def chosen_account(tx: Transaction, account_id: str | None) -> Account:
@@ -217,4 +218,6 @@ def _commands(command: click.Command) -> Iterable[list[str]]:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Price):
+        return f"{bytes(value.amount).decode()} {value.currency}"
     return printable(" ".join(value) if isinstance(value, tuple) else str(value))

@@ -88,6 +88,7 @@ async def _accounts(tx: Transaction, ctx: Context) -> dict[Plan, Account]:
         if account is None:
             account = Account(account_id, f"Demo {plan.title()}", plan, None, None, None, ctx.now)
             await tx.accounts.add(account)
+            await tx.audit.add(ctx.event("account.created", account.id, account.id, plan))
         found[plan] = account
     return found
 
@@ -101,10 +102,12 @@ async def _people(tx: Transaction, accounts: dict[Plan, Account], password_hash:
             if user is None:
                 user = _user(account, plan, role, name, ctx)
                 await tx.users.add(user)
+                await tx.audit.add(ctx.event("user.created", user.id, user.account_id, user.role))
             if user.deleted_at is None:
                 user = msgspec.structs.replace(user, password_hash=password_hash)
                 await tx.users.put(user)
                 await tx.tokens.revoke_of_user(user.id, ctx.now)
+                await tx.audit.add(ctx.event("password.set", user.id, user.account_id))
             found.append(user)
     return sorted(found, key=lambda user: user.id != EXAMPLE_USER_ID)
 

@@ -44,7 +44,7 @@ BATCH_LETTERS: Final = 250_000
 _SURVEY_FROM: Final = 1_000
 """So many rows are few enough to be found in any way."""
 
-_UNCOUNTED: Final = 1_000
+_UNCOUNTED: Final = 4_000
 """With so many notes of changes that are not counted, an import waits: they make every list slower."""
 _WAITS: Final = 100
 _WAIT_S: Final = 0.1

@@ -38,11 +38,13 @@ from learnflow_http.settings import Settings
 _COLUMNS = ("id", "name", "prefix", "mode", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
 
 
-class _Expiry(click.ParamType[Instant]):
+class Moment(click.ParamType[Instant]):
+    """A day or a time, as an option of a command."""
+
     name = "date"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Instant:
-        """A day, at whose beginning in UTC the key expires, or an instant."""
+        """A day, which is its beginning in UTC, or an instant."""
         try:
             day = datetime.combine(date.fromisoformat(value), time(), UTC)
             return int(day.timestamp()) * SECOND
@@ -66,7 +68,7 @@ def keys() -> None:
     "--scope", "scopes", type=click.Choice(list(SCOPES)), multiple=True, default=[EVERY_SCOPE], help="What it may do."
 )
 @mode_option
-@option("--expires", type=_Expiry(), help="When it stops working: a day or a time.")
+@option("--expires", type=Moment(), help="When it stops working: a day or a time.")
 @json_option
 @with_database
 def create(

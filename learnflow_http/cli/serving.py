@@ -1,4 +1,4 @@
-"""`learnflow serve`, `migrate`, `openapi` and `doctor`."""
+"""`learnflow serve`, `migrate` and `openapi`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from learnflow_core.limiter import headers
 from learnflow_http import logs, openapi
-from learnflow_http.app import LocalLimiter, create_app, limiter_for, open_services
+from learnflow_http.app import LocalLimiter, check_payments, create_app, limiter_for, open_services
 from learnflow_http.app import migrate as migrate_database
 from learnflow_http.cli import demo as demo_data
 from learnflow_http.cli.common import (
     explained_database,
-    json_option,
     option,
     print_json,
     run,
@@ -34,7 +33,6 @@ from learnflow_http.exchange import client_address
 from learnflow_http.metrics import Metrics
 from learnflow_http.pipeline import ANONYMOUS
 from learnflow_http.services import Services
-from learnflow_http.setting_values import sqlite_file
 from learnflow_http.settings import SETTINGS, Settings, is_loopback, secret_for
 from learnflow_http.shortcut import Shortcut
 
@@ -119,11 +117,12 @@ def serve(settings: Settings, *, demo: bool) -> None:
     logs.configure(settings.log_format, settings.log_level, pid=os.getpid() if settings.workers > 1 else None)
     _share_one_heap()
     secret_for(settings)
-    limiter = limiter_for(settings)  # here and in the next line: what is wrong, is said before serving
+    check_payments(settings)  # here and in the next lines: what is wrong, is said before serving
+    limiter = limiter_for(settings)
     _check_database(settings)
-    if beyond and settings.payments == "sandbox":
+    if beyond and not _is_paid(settings):
         logger.warning(
-            "THE SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
+            "A SANDBOX TAKES THE PAYMENTS: no money moves, and whoever reaches this server enrols for free",
             extra={"host": settings.host, "payments": settings.payments},
         )
 
@@ -136,6 +135,11 @@ def serve(settings: Settings, *, demo: bool) -> None:
             _supervise(settings, shared, sockets, demo=demo)
     except server.ServeError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _is_paid(settings: Settings) -> bool:
+    """Whether money moves: not in the sandbox, nor in the test mode of Stripe."""
+    return settings.payments == "stripe" and "_live_" in (settings.stripe_secret_key or "")
 
 
 def _share_one_heap() -> None:
@@ -225,27 +229,3 @@ def migrate(settings: Settings) -> None:
 def print_openapi(settings: Settings) -> None:
     """Print the OpenAPI 3.1 document."""
     print_json(openapi.document(settings.public_url))
-
-
-@click.command()
-@json_option
-@with_database
-@click.pass_context
-def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
-    """Check that the database is sound and its books agree: paid and enrolled, seats, certificates, counts, search.
-
-    Prints what is wrong, one finding a line, and exits with 1 when anything is.
-    """
-    if settings.database.startswith("sqlite:"):
-        file = sqlite_file(settings.database)
-        if file is None or not file.exists():
-            raise click.ClickException(f"There is no database {file or 'to check in memory'}.")
-    findings = run(settings, lambda storage: storage.check())
-    if as_json:
-        print_json({"findings": findings})
-    else:
-        for finding in findings:
-            click.echo(finding)
-    checked = "Checked the database itself, seats, licences, payments, certificates, counts and the search index"
-    click.echo(f"{checked}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}.", err=True)
-    ctx.exit(1 if findings else 0)

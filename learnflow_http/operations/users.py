@@ -6,7 +6,7 @@ from typing import Any
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import DAY
-from learnflow_core.usecases import users, visible
+from learnflow_core.usecases import payment_methods, users, visible
 from learnflow_http import wire
 from learnflow_http.call import Call
 from learnflow_http.operations.changes import Changes, updated_since
@@ -123,7 +123,7 @@ USERS = (
         summary="List a user's payment methods",
         tag="Users",
         kind="read",
-        run=lambda tx, call: users.list_payment_methods(tx, call.actor, call.path["id"], call.paging),
+        run=lambda tx, call: payment_methods.list_payment_methods(tx, call.actor, call.path["id"], call.paging),
         reply=wire.PaymentMethod,
         show=wire.payment_method,
         paged=True,
@@ -136,13 +136,22 @@ USERS = (
         name="addPaymentMethod",
         summary="Add a payment method by the payment service's token",
         tag="Users",
-        run=lambda tx, call: users.add_payment_method(tx, call.actor, call.path["id"], call.body, call.ctx),
+        kind="saga",
+        run=lambda services, call: payment_methods.add_payment_method(
+            services.storage, services.gateways, call.actor, call.path["id"], call.body, call.ctx
+        ),
         reply=wire.PaymentMethod,
-        show=wire.payment_method,
-        status=201,
-        body=users.NewPaymentMethod,
+        show=lambda added: wire.payment_method(added.method),
+        status=lambda added: 201 if added.created else 200,
+        body=payment_methods.NewPaymentMethod,
         scope="users:write",
-        errors=(Code.USER_NOT_FOUND,),
+        errors=(
+            Code.USER_NOT_FOUND,
+            Code.INVALID_PAYMENT_METHOD,
+            Code.CARD_DECLINED,
+            Code.INSUFFICIENT_FUNDS,
+            Code.AUTHENTICATION_REQUIRED,
+        ),
     ),
     Operation(
         method="DELETE",
@@ -150,7 +159,7 @@ USERS = (
         name="deletePaymentMethod",
         summary="Delete a payment method",
         tag="Users",
-        run=lambda tx, call: users.delete_payment_method(
+        run=lambda tx, call: payment_methods.delete_payment_method(
             tx, call.actor, call.path["id"], call.path["method_id"], call.ctx
         ),
         reply=wire.PaymentMethod,

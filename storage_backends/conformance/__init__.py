@@ -23,6 +23,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.i
 from storage_backends.conformance.catalogue import Catalogue, Seats
 from storage_backends.conformance.changes import Changes
 from storage_backends.conformance.due import Due
+from storage_backends.conformance.journals import Journals
 from storage_backends.conformance.learning import Learning
 from storage_backends.conformance.lists import Lists
 from storage_backends.conformance.pages import Pages
@@ -40,6 +41,7 @@ __all__ = ["PersistentStorageConformance", "StorageConformance"]
 class StorageConformance(
     People,
     Learning,
+    Journals,
     Due,
     Sessions,
     Lists,

@@ -6,11 +6,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from learnflow_core.ledger import entries
 from learnflow_core.money import MAX_AMOUNT_MINOR, Money
 from learnflow_core.ports import Storage, Transaction
 from storage_backends.conformance.base import Suite, same
 from storage_backends.conformance.samples import (
+    CONTEXT,
     HOSTILE,
+    NOW,
     account,
     certificate,
     completed,
@@ -111,6 +114,8 @@ class Learning(Suite):
         async def work(tx: Transaction) -> None:
             terms = replace(payment(token="other"), amount=Money(1, "USD"), course_version=9)
             await tx.payments.put(replace(terms, status="charged", updated_at=9, due_at=None, tries=3))
+            await tx.ledger.add(entries(kept, ["charged"], NOW))
+            await tx.audit.add(CONTEXT.event("payment.charged", "pay_1", "acct_1"))
             await tx.enrollments.put(enrollment(payment_id="pay_1"))
 
         await storage.write(work)
@@ -133,6 +138,25 @@ class Learning(Suite):
             return [one.deleted_at for one in found if one is not None]
 
         assert await storage.write(work) == [5, 7, 7, None]
+
+    async def test_a_method_is_found_by_its_token_until_it_is_deleted(self, storage: Storage) -> None:
+        await stage(storage)
+        mine = [method("pm_2", created_at=2), method("pm_1", created_at=1, deleted_at=4), method("pm_3", created_at=3)]
+        await keep(storage, user("usr_2"), *mine, method("pm_4", user_id="usr_2", created_at=0))
+        token = method().token
+        assert same(await storage.read(lambda tx: tx.payments.method_with("usr_1", token)), mine[0])
+        assert await storage.read(lambda tx: tx.payments.method_with("usr_1", token + "x")) is None
+        await storage.write(lambda tx: tx.payments.delete_methods("usr_1", 7))
+        assert await storage.read(lambda tx: tx.payments.method_with("usr_1", token)) is None
+
+    async def test_deleted_methods_wait_to_be_forgotten_the_first_deleted_first(self, storage: Storage) -> None:
+        await stage(storage)
+        deleted = [method("pm_1", deleted_at=9), method("pm_2", deleted_at=5), method("pm_3", deleted_at=5)]
+        await keep(storage, *deleted, method("pm_4"), method("pm_5", deleted_at=1, forgotten_at=2))
+        assert [one.id for one in await storage.read(lambda tx: tx.payments.unforgotten(9))] == ["pm_2", "pm_3", "pm_1"]
+        assert [one.id for one in await storage.read(lambda tx: tx.payments.unforgotten(2))] == ["pm_2", "pm_3"]
+        await storage.write(lambda tx: tx.payments.put_method(replace(deleted[1], forgotten_at=6)))
+        assert [one.id for one in await storage.read(lambda tx: tx.payments.unforgotten(9))] == ["pm_3", "pm_1"]
 
     async def test_a_certificate_comes_back_as_it_was_kept_and_changes_in_recipient_and_revocation(
         self, storage: Storage

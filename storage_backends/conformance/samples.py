@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
+from learnflow_core import ledger
 from learnflow_core.model import (
+    LIVE_STATUSES,
     UNRESOLVED_STATUSES,
     Account,
     ApiKey,
@@ -21,10 +25,13 @@ from learnflow_core.model import (
     User,
 )
 from learnflow_core.money import Money
-from learnflow_core.ports import Storage, Transaction
+from learnflow_core.ports import Context, Storage, Transaction
 
 NOW = 1_705_312_800_000_000
 """An instant, for all that does not care which."""
+
+CONTEXT = Context(NOW, os.urandom)
+"""Nobody in particular, at that instant."""
 
 HOSTILE = "naïve “quotes” ' \" \\ ; -- %_ \n\t $1 {0} 日本語 👩‍🚀 e\u0301 \u202e ﬀ ẞ \x01 \ufffd"
 """Text that every column must give back as it was."""
@@ -151,6 +158,7 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
     fields: dict[str, Any] = {
         "id": payment_id,
         "enrollment_id": "enr_1",
+        "payee_id": "acct_1",
         "mode": "live",
         "method_id": "pm_1",
         "token": "tok_visa",
@@ -167,8 +175,15 @@ def payment(payment_id: str = "pay_1", **changes: Any) -> Payment:
 
 def method(method_id: str = "pm_1", **changes: Any) -> PaymentMethod:
     """A means of payment of `usr_1`."""
-    fields: dict[str, Any] = {"user_id": "usr_1", "token": "tok_visa", "created_at": NOW, "deleted_at": None}
-    return PaymentMethod(**{"id": method_id, **fields, **changes})
+    fields: dict[str, Any] = {
+        "id": method_id,
+        "user_id": "usr_1",
+        "token": "tok_visa",
+        "created_at": NOW,
+        "deleted_at": None,
+        "forgotten_at": None,
+    }
+    return PaymentMethod(**{**fields, **changes})
 
 
 def family(family_id: str = "fam_1", **changes: Any) -> TokenFamily:
@@ -202,7 +217,43 @@ async def keep(storage: Storage, *records: Any) -> None:
 
 
 async def keep_in(tx: Transaction, record: Any) -> None:
-    """Keep one record, with all that belongs to it."""
+    """Keep one record, with all that belongs to it, and what the ledger and the audit then have of it."""
+    await _keep_record(tx, record)
+    await note(tx, record)
+
+
+async def note(tx: Transaction, record: Any) -> None:
+    """Have the ledger and the audit tell of all that made a record what it is."""
+    if isinstance(record, Payment):
+        await tx.ledger.add(ledger.entries(record, ledger.movements(record.status), NOW))
+    for event, detail in _events(record):
+        account_id = record.id if isinstance(record, Account) else getattr(record, "account_id", None)
+        await tx.audit.add(CONTEXT.event(event, record.id, account_id, detail))
+
+
+def _events(record: Any) -> Iterator[tuple[Any, str | None]]:
+    """What has happened to a record, in order."""
+    match record:
+        case Account():
+            yield "account.created", record.plan
+            yield from [("account.suspended", None)] if record.suspended_at is not None else []
+        case ApiKey():
+            yield "key.created", None
+            yield from [("key.revoked", None)] if record.revoked_at is not None else []
+        case User():
+            yield "user.created", record.role
+            yield from [("user.erased", None)] if record.deleted_at is not None else []
+        case Enrollment(licensed=True):
+            yield "license.taken", None
+            yield from [("license.returned", None)] if record.status not in LIVE_STATUSES else []
+        case Payment():
+            yield from ((f"payment.{status}", None) for status in min(ledger.ways(record.status), key=len))
+        case TokenFamily():
+            yield "token.minted", None
+            yield from [("token.revoked", None)] if record.revoked_at is not None else []
+
+
+async def _keep_record(tx: Transaction, record: Any) -> None:
     match record:
         case Account():
             await tx.accounts.add(record)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from learnflow_core.model import DAY, Reply
+from learnflow_core.model import DAY, Reply, SandboxCharge
+from learnflow_core.money import Money
 from learnflow_core.ports import Session, Storage, Transaction
 from storage_backends.conformance.base import Suite, same
 from storage_backends.conformance.samples import (
@@ -115,10 +116,13 @@ class Sessions(Suite):
         assert await storage.read(lambda tx: tx.replies.get("post", "one")) is None
         assert await storage.read(lambda tx: tx.replies.get("post", "two")) is not None
 
-    async def test_the_sandbox_keeps_the_first_outcome_under_a_key(self, storage: Storage) -> None:
-        assert await storage.write(lambda tx: tx.sandbox_charges.add("pay_1", "paid", 1)) == "paid"
-        assert await storage.write(lambda tx: tx.sandbox_charges.add("pay_1", "declined", 2)) == "paid"
-        assert await storage.write(lambda tx: tx.sandbox_charges.add("pay_2", "declined", 2)) == "declined"
+    async def test_the_sandbox_keeps_the_first_request_under_a_key(self, storage: Storage) -> None:
+        first = SandboxCharge("pay_1", "paid", Money(500, "JPY"), 1)
+        second = SandboxCharge("pay_1", "declined", Money(700, "KWD"), 2)
+        other = SandboxCharge("pay_2", "declined", Money(700, "KWD"), 2)
+        assert await storage.write(lambda tx: tx.sandbox_charges.add(first)) == first
+        assert await storage.write(lambda tx: tx.sandbox_charges.add(second)) == first
+        assert await storage.write(lambda tx: tx.sandbox_charges.add(other)) == other
 
     async def test_purging_forgets_what_is_over_and_nothing_that_is_not(self, storage: Storage) -> None:
         await stage(storage)

@@ -235,6 +235,7 @@ CREATE INDEX enrollments_expiring ON enrollments (expires_at, id) WHERE status =
 CREATE TABLE payments (
     id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     enrollment_id TEXT COLLATE "C" NOT NULL REFERENCES enrollments (id),
+    payee_id TEXT COLLATE "C" NOT NULL REFERENCES accounts (id),
     mode TEXT COLLATE "C" NOT NULL CHECK (mode IN ('live', 'test')),
     method_id TEXT COLLATE "C" NOT NULL,
     token TEXT COLLATE "C" NOT NULL,
@@ -258,9 +259,47 @@ CREATE TABLE payment_methods (
     user_id TEXT COLLATE "C" NOT NULL REFERENCES users (id),
     token TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
-    deleted_at BIGINT
+    deleted_at BIGINT,
+    forgotten_at BIGINT CHECK (deleted_at IS NOT NULL OR forgotten_at IS NULL)
 );
 CREATE INDEX payment_methods_of_user ON payment_methods (user_id, created_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX payment_methods_unforgotten ON payment_methods (deleted_at, id)
+    WHERE deleted_at IS NOT NULL AND forgotten_at IS NULL;
+
+-- The double-entry ledger: each row debits one account and credits another by the same amount, so it cannot be out of
+-- balance, and a payment makes each of its movements once. Rows are added, and neither changed nor deleted.
+CREATE TABLE ledger (
+    payment_id TEXT COLLATE "C" NOT NULL REFERENCES payments (id),
+    movement TEXT COLLATE "C" NOT NULL,
+    mode TEXT COLLATE "C" NOT NULL CHECK (mode IN ('live', 'test')),
+    account_id TEXT COLLATE "C" NOT NULL REFERENCES accounts (id),
+    debit TEXT COLLATE "C" NOT NULL,
+    credit TEXT COLLATE "C" NOT NULL,
+    amount BIGINT NOT NULL CHECK (amount > 0),
+    currency TEXT COLLATE "C" NOT NULL CHECK (length(currency) = 3),
+    at BIGINT NOT NULL,
+    PRIMARY KEY (payment_id, movement),
+    CHECK (
+        (movement = 'charged' AND debit = 'receivable' AND credit = 'revenue')
+        OR (movement = 'refunding' AND debit = 'refunds' AND credit = 'refunds_payable')
+        OR (movement = 'refunded' AND debit = 'refunds_payable' AND credit = 'receivable')
+    )
+);
+
+-- What happened to money, keys, tokens, roles, plans and licences, and who did it. Rows are added and never changed; the
+-- oldest are let go when the operator says so. `object_id` names rows of several tables, some of which are gone.
+CREATE TABLE audit (
+    id TEXT COLLATE "C" NOT NULL,
+    at BIGINT NOT NULL,
+    event TEXT COLLATE "C" NOT NULL,
+    object_id TEXT COLLATE "C" NOT NULL,
+    account_id TEXT COLLATE "C",
+    actor TEXT COLLATE "C" NOT NULL,
+    request_id TEXT COLLATE "C",
+    detail TEXT COLLATE "C" CHECK (length(detail) <= 80),
+    PRIMARY KEY (at, id)
+);
+CREATE INDEX audit_of_object ON audit (object_id, event);
 
 -- Proofs of completion, one for an enrolment.
 CREATE TABLE certificates (
@@ -331,5 +370,7 @@ CREATE INDEX replies_by_age ON replies (claimed_at);
 CREATE TABLE sandbox_charges (
     key TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     outcome TEXT COLLATE "C" NOT NULL,
+    amount BIGINT NOT NULL CHECK (amount > 0),
+    currency TEXT COLLATE "C" NOT NULL CHECK (length(currency) = 3),
     created_at BIGINT NOT NULL
 );

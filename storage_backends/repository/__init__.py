@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from learnflow_core import ports
 from learnflow_core.model import Instant
-from learnflow_core.ports import Work
+from learnflow_core.ports import Context, Finding, Work
 from storage_backends.driver import Connections, Driver, DriverTransaction
-from storage_backends.repository import leading, tally
+from storage_backends.repository import checkup, leading, tally
 from storage_backends.repository.accounts import Accounts, ApiKeys
-from storage_backends.repository.books import findings
 from storage_backends.repository.courses import Courses
 from storage_backends.repository.enrollments import Certificates, Enrollments
+from storage_backends.repository.journals import Journals
 from storage_backends.repository.payments import Payments, SandboxCharges
 from storage_backends.repository.tokens import Replies, Tokens, purge
 from storage_backends.repository.users import Users
@@ -36,6 +36,9 @@ class Repository:
         self.certificates: ports.Certificates = Certificates(tx)
         self.tokens: ports.Tokens = Tokens(tx)
         self.replies: ports.Replies = Replies(tx)
+        self._journals = Journals(tx)
+        self.ledger: ports.Ledger = self._journals.ledger
+        self.audit: ports.Audit = self._journals.audit
         self.sandbox_charges: ports.SandboxCharges = SandboxCharges(tx)
 
     @property
@@ -51,6 +54,12 @@ class Repository:
 
     async def purge(self, now: Instant) -> None:
         await purge(self._tx, now)
+
+    async def done(self, work: Work[T]) -> T:
+        """What the work answers, when all that it wants kept has been written."""
+        result = await work(self)
+        await self._journals.flush()
+        return result
 
 
 class RepositoryStorage:
@@ -73,7 +82,7 @@ class RepositoryStorage:
 
         def run(tx: DriverTransaction) -> Awaitable[T]:
             tries.append(Repository(tx))
-            return work(tries[-1])
+            return tries[-1].done(work)
 
         try:
             return await self._driver.write(run, subject=subject, snapshot=snapshot)
@@ -90,8 +99,11 @@ class RepositoryStorage:
     def watch_catalogue(self, changed: Callable[[], None]) -> None:
         self._catalogue_changed = changed
 
-    async def check(self) -> Sequence[str]:
-        return await self._driver.read(findings, patient=True)
+    async def check(self) -> Sequence[Finding]:
+        return await checkup.findings(self._driver)
+
+    async def repair(self, ctx: Context) -> Sequence[Finding]:
+        return await checkup.repaired(self._driver, ctx)
 
     async def close(self) -> None:
         await self._driver.close()

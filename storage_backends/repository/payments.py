@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from learnflow_core.model import Instant, Payment, PaymentMethod
+from learnflow_core.model import Instant, Payment, PaymentMethod, SandboxCharge
 from learnflow_core.pagination import Slice
 from learnflow_core.ports import Paging
 from storage_backends.driver import DriverTransaction
@@ -13,6 +13,7 @@ from storage_backends.repository.sql import Table, Where, insert, insert_unless,
 
 PAYMENTS = Table("payments", Payment, amount=money("amount", "currency"))
 METHODS = Table("payment_methods", PaymentMethod)
+SANDBOX = Table("sandbox_charges", SandboxCharge, amount=money("amount", "currency"))
 
 _METHODS_IN_ORDER = Listing(
     "payment_methods", METHODS.columns, METHODS.make, key=(("created_at", int), ("id", str)), falling=True
@@ -49,12 +50,23 @@ class Payments:
     async def method(self, method_id: str) -> PaymentMethod | None:
         return METHODS.maybe(await self._tx.row(METHODS.select("WHERE id = $1"), method_id))
 
+    async def method_with(self, user_id: str, token: str) -> PaymentMethod | None:
+        wanted = "WHERE user_id = $1 AND token = $2 AND deleted_at IS NULL ORDER BY created_at, id LIMIT 1"
+        return METHODS.maybe(await self._tx.row(METHODS.select(wanted), user_id, token))
+
     async def put_method(self, method: PaymentMethod) -> None:
-        await update(self._tx, "payment_methods", method.id, METHODS.pack(method, only=("deleted_at",)))
+        values = METHODS.pack(method, only=("deleted_at", "forgotten_at"))
+        await update(self._tx, "payment_methods", method.id, values)
 
     async def delete_methods(self, user_id: str, now: Instant) -> None:
         statement = "UPDATE payment_methods SET deleted_at = $2 WHERE user_id = $1 AND deleted_at IS NULL"
         await self._tx.rows(statement, user_id, now)
+
+    async def unforgotten(self, limit: int) -> Sequence[PaymentMethod]:
+        wanted = METHODS.select(
+            "WHERE deleted_at IS NOT NULL AND forgotten_at IS NULL ORDER BY deleted_at, id LIMIT $1"
+        )
+        return [METHODS.make(row) for row in await self._tx.rows(wanted, limit)]
 
     async def methods(self, user_id: str, paging: Paging) -> Slice[PaymentMethod]:
         where = Where().also("user_id = {}", user_id).also("deleted_at IS NULL")
@@ -67,11 +79,12 @@ class SandboxCharges:
     def __init__(self, tx: DriverTransaction) -> None:
         self._tx = tx
 
-    async def add(self, key: str, outcome: str, now: Instant) -> str:
-        await insert_unless(self._tx, "sandbox_charges", {"key": key, "outcome": outcome, "created_at": now}, "(key)")
-        row = await self._tx.row("SELECT outcome FROM sandbox_charges WHERE key = $1", key)
-        assert row is not None, "it was there, or it is now"
-        return str(row[0])
+    async def add(self, charge: SandboxCharge) -> SandboxCharge:
+        if await insert_unless(self._tx, "sandbox_charges", SANDBOX.pack(charge), "(key)"):
+            return charge
+        row = await self._tx.row(SANDBOX.select("WHERE key = $1"), charge.key)
+        assert row is not None, "it was there before"
+        return SANDBOX.make(row)
 
 
 # The condition stands outside as well: where another has claimed a row meanwhile, it is asked again of the row as it

@@ -105,17 +105,18 @@ class Matches:
         )
 
     def _gathered(self, listing: Listing[Any], where: Where, limit: int, offset: int) -> Where:
-        where.also(self.tx.matches, self._text)
+        found = self.tx.found.format(where.parameter(self._text))
         bounds = f"LIMIT {where.parameter(limit)} OFFSET {where.parameter(offset)}"
         # An order by a sum is one that no index has.
         (column, _), (identity, _) = listing.key
         direction = "DESC" if listing.falling else "ASC"
         order = f"{column} + 0 {direction}, {identity} {direction}"
-        return where.within(f"id IN (SELECT id FROM courses WHERE {{}} ORDER BY {order} {bounds})")  # noqa: S608
+        return where.within(f"id IN (SELECT id FROM {found} WHERE {{}} ORDER BY {order} {bounds})")  # noqa: S608
 
     async def _counted(self) -> int:
         if self.tx.counting is None or not self._told:
-            return await Rows(self.tx, "courses", self.where.copy().also(self.tx.matches, self._text)).count()
+            where = self.where.copy()
+            return await Rows(self.tx, self.tx.found.format(where.parameter(self._text)), where).count()
         row = await self.tx.row(self.tx.counting.format("$1"), self._text)
         assert row is not None, "an aggregate answers one row"
         return int(row[0])

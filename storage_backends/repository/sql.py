@@ -69,7 +69,6 @@ class Table(Generic[T]):
 
     def __init__(self, name: str, record: type[T], **codecs: Codec) -> None:
         self._name = name
-        self._record = record
         self._fields = [(field, codecs.get(field)) for field in record.__struct_fields__]
         names = [codec.columns if codec else (field,) for field, codec in self._fields]
         self._names = [column for columns in names for column in columns]

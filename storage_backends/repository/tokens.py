@@ -42,9 +42,9 @@ class Tokens:
         statement = "UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2"
         await self._tx.rows(statement, family_id, expires_at)
 
-    async def revoke_family(self, family_id: str, now: Instant) -> None:
-        statement = "UPDATE token_families SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL"
-        await self._tx.rows(statement, family_id, now)
+    async def revoke_family(self, family_id: str, now: Instant) -> bool:
+        statement = "UPDATE token_families SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING 1"
+        return await self._tx.row(statement, family_id, now) is not None
 
     async def revoke_of_user(self, user_id: str, now: Instant) -> None:
         statement = "UPDATE token_families SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL"
@@ -54,8 +54,8 @@ class Tokens:
         statement = "UPDATE token_families SET revoked_at = $2 WHERE key_id = $1 AND revoked_at IS NULL"
         await self._tx.rows(statement, key_id, now)
 
-    async def revoke_token(self, token_id: str, expires_at: Instant) -> None:
-        await insert_unless(self._tx, "revoked_tokens", {"id": token_id, "expires_at": expires_at}, "(id)")
+    async def revoke_token(self, token_id: str, expires_at: Instant) -> bool:
+        return await insert_unless(self._tx, "revoked_tokens", {"id": token_id, "expires_at": expires_at}, "(id)")
 
     async def refresh_token(self, token_id: str) -> RefreshToken | None:
         return REFRESH_TOKENS.maybe(await self._tx.row(REFRESH_TOKENS.select("WHERE id = $1"), token_id))

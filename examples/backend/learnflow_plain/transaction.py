@@ -57,8 +57,10 @@ def bound(args: Sequence[Value]) -> dict[str, Value]:
 class PlainTransaction(DriverTransaction):
     """`storage_backends.driver.DriverTransaction` on a connection that is inside a transaction."""
 
+    # This index finds all that match, in no order.
+    tested = "n"
     # A range of each element of `has` must hold a token of the course, and not so of each element of `lacks`.
-    matches = """courses.n IN (
+    tests = """courses.n IN (
         SELECT course_tokens.n FROM json_each({0}, '$.has') AS wanted CROSS JOIN json_each(wanted.value) AS range
         CROSS JOIN course_tokens
         ON token >= json_extract(range.value, '$[0]') AND token <= json_extract(range.value, '$[1]')
@@ -69,9 +71,7 @@ class PlainTransaction(DriverTransaction):
         ON token >= json_extract(range.value, '$[0]') AND token <= json_extract(range.value, '$[1]')
         GROUP BY course_tokens.n HAVING count(DISTINCT wanted.key) = json_array_length({0}, '$.lacks')
     )"""
-    # This index finds all that match, in no order.
-    tested = "n"
-    tests = matches
+    found = f"(SELECT * FROM courses WHERE {tests}) AS courses"  # noqa: S608 - our own names
     counting: str | None = None
     ranked: str | None = None
     offset_reads_rows = False

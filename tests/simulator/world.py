@@ -1,0 +1,135 @@
+"""A world made of one seed: it is built, a storm passes over it, it comes to rest, and is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from storage_backends.repository import RepositoryStorage
+from tests.simulator import invariants
+from tests.simulator.clients import Clients
+from tests.simulator.database import Database
+from tests.simulator.faults import Faults, SeededFaults
+from tests.simulator.loop import Process, SimulatedLoop
+from tests.simulator.node import Node
+from tests.simulator.payments import PaymentService
+from tests.simulator.school import NOW_NS, school
+from tests.simulator.trace import Trace
+
+REST_S = 60.0
+"""How long after the storm everything must be settled."""
+RESTS = 6
+SWEPT_S = 1.5
+"""Longer than from one sweep to the next."""
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a disk that costs nothing, where there is one; each world has its own folder
+
+
+class Outcome(NamedTuple):
+    """What came of a seed. `trace` tells what happened, line by line; `digest` also of every statement and its time."""
+
+    seed: int
+    violations: list[str]
+    digest: str
+    trace: list[str]
+    deaths: int
+    charges: int
+    enrolled: int
+
+
+NODES = ("north", "south")
+
+
+def simulate(
+    seed: int,
+    faults: Faults | None = None,
+    clients: type[Clients] = Clients,
+    nodes: Sequence[str] = NODES,
+) -> Outcome:
+    """Run the world of a seed, with faults by chance unless they are planned."""
+    folder = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with TemporaryDirectory(dir=folder, prefix="learnflow-") as path:
+        return World(seed, Path(path) / "simulated.db", faults, clients, nodes).run()
+
+
+class World:
+    """A few nodes on one database, a payment service, and clients."""
+
+    def __init__(
+        self, seed: int, path: Path, faults: Faults | None, clients: type[Clients], nodes: Sequence[str]
+    ) -> None:
+        path.write_bytes(school().file)
+        self._seed = seed
+        self._violations: list[str] = []
+        self._faults = faults or SeededFaults(self._random("faults"))
+        # What it lacks of an event loop is what a simulation has not: sockets, signals, processes.
+        self._loop = SimulatedLoop(  # type: ignore[abstract]
+            self._random("order"), NOW_NS, self._before_step
+        )
+        self._trace = Trace(lambda: self._loop.now_ns - NOW_NS)
+        self._database = Database(path, self._loop, self._faults, self._trace)
+        self._service = PaymentService(self._loop, self._faults, self._trace)
+        self._nodes = [
+            Node(name, self._loop, self._random(name), self._database, self._service, self._trace, self._committed)
+            for name in nodes
+        ]
+        self._clients = clients(self._random("clients"), self._nodes, school(), self._trace)
+
+    def run(self) -> Outcome:
+        """From the first request to the last look."""
+        try:
+            with self._trace.of_logs():
+                self._loop.run_until_complete(self._live())
+                lines, digest = self._trace.lines.copy(), self._trace.digest
+                self._loop.bury()
+        finally:
+            self._database.close()
+        held = [charge for charge in self._service.charges.values() if charge.holds_money]
+        return Outcome(
+            self._seed,
+            self._violations,
+            digest,
+            lines,
+            sum(node.deaths for node in self._nodes),
+            len(self._service.charges),
+            len(held),
+        )
+
+    async def _live(self) -> None:
+        await asyncio.sleep(0.1)
+        await self._clients.all()
+        self._trace.note("the storm is over")
+        self._faults.calm()
+        await self._rest()
+        await self._clients.ask_again()
+        await asyncio.sleep(1)
+        self._violations += invariants.in_the_end(self._database, self._service, self._clients)
+        self._violations += await self._doctor()
+
+    async def _rest(self) -> None:
+        """Let time pass, in leaps: of the sweeps that there would be, some are enough."""
+        for _ in range(RESTS):
+            self._loop.pass_time(REST_S / RESTS - SWEPT_S)
+            await asyncio.sleep(SWEPT_S)
+
+    async def _doctor(self) -> list[str]:
+        """What the program itself finds wrong with the books."""
+        storage = self._database.open(Process("doctor"), lambda _: None, lambda: None)
+        assert isinstance(storage, RepositoryStorage)
+        return [str(finding) for finding in await storage.check()]
+
+    def _random(self, purpose: str) -> Random:
+        """Chance of one purpose, so that a change of one part leaves the others' as it was."""
+        return Random(f"{self._seed}: {purpose}")
+
+    def _before_step(self, process: Process) -> None:
+        if self._faults.of_step(process):
+            next(node for node in self._nodes if node.name == process.name).crash(process)
+
+    def _committed(self) -> None:
+        self._violations += invariants.at_any_moment(self._database)
