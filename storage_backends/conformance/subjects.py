@@ -11,10 +11,11 @@ import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Enrollment
+from learnflow_core.money import Money
 from learnflow_core.pagination import Page
-from learnflow_core.ports import EnrollmentQuery, Storage, Transaction
+from learnflow_core.ports import AuditQuery, EnrollmentQuery, Storage, Transaction
 from storage_backends.conformance.base import OpenStorage, Suite
-from storage_backends.conformance.samples import account, course, enrollment, keep, stage, user
+from storage_backends.conformance.samples import account, course, enrollment, keep, keep_in, payment, stage, user
 from storage_backends.driver import DuplicateError
 
 replace = msgspec.structs.replace
@@ -59,6 +60,21 @@ class Subjects(Suite):
         await keep(storage, enrollment())
         await asyncio.gather(*(storage.write(_further, subject="enr_1") for _ in range(50)))
         assert await _progress(storage) == 50
+
+    async def test_what_each_has_done_is_in_the_books(self, storage: Storage) -> None:
+        await keep(storage, account(), course())
+        sold = [
+            payment(f"pay_{number}", enrollment_id=f"enr_{number}", status="charged", amount=Money(number, "USD"))
+            for number in range(1, 41)
+        ]
+        for number, one in enumerate(sold, 1):
+            place = enrollment(one.enrollment_id, user_id=f"usr_{number}", payment_id=one.id)
+            await keep(storage, user(f"usr_{number}", email=f"{number}@example.com"), place)
+        await asyncio.gather(*(storage.write(partial(keep_in, record=one), subject=one.id) for one in sold))
+        receivable, revenue = await storage.read(lambda tx: tx.ledger.balances("live", None))
+        assert (receivable.debits, revenue.credits) == (820, 820)
+        told = await storage.read(lambda tx: tx.audit.list(AuditQuery(), Page(1, 200)))
+        assert {row.object_id for row in told.items if row.event == "payment.charged"} == {one.id for one in sold}
 
     async def test_one_that_asks_to_be_alone_shares_what_follows_with_nobody(self, storage: Storage) -> None:
         await stage(storage)
