@@ -100,8 +100,8 @@ def _connect(path: str) -> sqlite3.Connection:
 def _prepare(writer: sqlite3.Connection, readers: Sequence[sqlite3.Connection]) -> None:
     writer.execute("PRAGMA foreign_keys = ON")
     writer.execute("PRAGMA synchronous = FULL")  # with the log, NORMAL could lose the last commits of a power cut
-    writer.execute("PRAGMA temp_store = MEMORY")  # else savepoints write to a file as often as commits to the log
     writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+    writer.execute("PRAGMA temp_store = MEMORY")  # else savepoints write to a file as often as commits to the log
     writer.execute("PRAGMA busy_timeout = 0")  # the writer waits in its own way
     for reader in readers:
         reader.execute("PRAGMA query_only = ON")
