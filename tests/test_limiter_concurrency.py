@@ -285,3 +285,9 @@ async def test_whatever_it_answers_can_be_awaited_and_read_in_a_log() -> None:
     assert await reset is reset
     assert (repr(refund), repr(reset)) == ("Refund(given_back=True)", "Reset()")
     assert not limiter.refund(EXEMPT)
+
+
+def test_it_tells_the_monotonic_time_that_is_its_clock_unless_it_is_given_another() -> None:
+    before = time.monotonic_ns()
+    now_ns = memory_limiter(time.monotonic_ns).hit("key", MINUTE_AND_DAY).now_ns
+    assert before <= now_ns <= time.monotonic_ns()

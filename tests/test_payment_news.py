@@ -10,6 +10,7 @@ from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Enrollment, Payment
 from learnflow_core.ports import PaymentNews
 from learnflow_core.usecases.payment_news import Heard, hear
+from learnflow_core.usecases.payments import paid_late
 from tests.school import School, school_on
 from tests.world import World
 
@@ -94,6 +95,15 @@ async def test_money_that_came_in_for_what_was_given_up_goes_back_and_a_person_h
     assert await statuses(school) == ("cancelled", "refunded")
     assert school.gateway.refunds == [(await place(school))[1].id]
     assert await told(school, "paid") == "done"
+
+
+async def test_of_two_who_hear_of_such_money_at_once_one_gives_it_back(school: School) -> None:
+    await school.enrol(await school.course(), DECLINES)
+    payment = (await place(school))[1]
+    storage, ctx = school.world.services.storage, school.world.ctx
+    for _ in range(2):
+        await storage.write(lambda tx: paid_late(tx, payment.id, ctx))
+    assert await statuses(school) == ("cancelled", "refunding")
 
 
 async def test_when_the_service_is_away_then_the_sweep_gives_it_back(school: School) -> None:

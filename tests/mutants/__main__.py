@@ -26,6 +26,7 @@ from tests.planted.__main__ import ROOT, copy
 
 CORE = "learnflow_core"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+CORE_TESTS = "@tests/core.args"
 CONTROL_S = 2
 """How many seconds' worth of tests are to pass on each module as it is."""
 
@@ -65,9 +66,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="how many mutants to draw; without, all are tried")
     parser.add_argument("--seed", type=int, default=0, help="what to draw them by")
     parser.add_argument("--least", type=float, default=90, help="how many in a hundred must be noticed")
-    parser.add_argument("--budget", type=float, default=30, help="seconds' worth of tests for each mutant")
+    parser.add_argument("--budget", type=float, default=10, help="seconds' worth of tests for each mutant")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many are tried at once")
-    parser.add_argument("--tests", nargs="+", default=[], help="the files of tests that are to notice")
+    parser.add_argument("--tests", nargs="+", default=[CORE_TESTS], help="the tests that are to notice")
     parser.add_argument("--verbose", action="store_true", help="tell what is noticed, too")
     return parser.parse_args(arguments)
 
@@ -76,7 +77,8 @@ def cover(tree: Path, tests: Sequence[str]) -> Covering:
     """Run the tests once on the code as it is, and note which lines of the core each of them runs."""
     command = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q", "-p", "tests.mutants.covering"]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run([*command, *tests], cwd=tree, env=environment, check=False)
+    options = ["--hypothesis-profile=covered", *tests]
+    done = subprocess.run([*command, *options], cwd=tree, env=environment, check=False)
     if done.returncode:
         sys.exit("the tests fail on the code as it is")
     return Covering.noted(tree)
