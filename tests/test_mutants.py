@@ -47,6 +47,13 @@ def test_operators_constants_conditions_and_statements_are_changed_one_at_a_time
     ]
 
 
+def test_a_change_names_the_statement_in_which_it_stands_and_its_lines() -> None:
+    found = {(change.before, change.after): (change.statement, change.lines) for change in changes(FEW)}
+    assert found["'word'", "'word~'"] == ("TABLE: Final[dict[Literal['word'], int]] = {'word': 1}", range(4, 5))
+    assert found["a < 3", "a <= 3"] == ("if a < 3 and (not TABLE):", range(11, 12))
+    assert found["5", "6"] == ("def decide(a: int=5) -> None:", range(8, 9))
+
+
 def test_each_mutant_is_a_module_that_differs_from_the_one_before_it() -> None:
     path = ROOT / CORE / "ledger.py"
     sound = ast.unparse(ast.parse(path.read_text("utf-8")))
@@ -59,8 +66,8 @@ def test_each_mutant_is_a_module_that_differs_from_the_one_before_it() -> None:
 
 def test_what_makes_no_difference_is_a_change_that_can_be_made() -> None:
     possible = {
-        (str(path.relative_to(ROOT)), change.before, change.after)
-        for path in {ROOT / module for module, _, _ in equivalents()}
+        (str(path.relative_to(ROOT)), change.statement, change.before, change.after)
+        for path in {ROOT / module for module, *_ in equivalents()}
         for change in changes(path.read_text("utf-8"))
     }
     assert equivalents() <= possible

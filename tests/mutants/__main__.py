@@ -92,15 +92,15 @@ def mutants(words: Sequence[str], covering: Covering, budget_s: float) -> Iterat
         if words and not any(word in module for word in words):
             continue
         for change in changes(path.read_text("utf-8")):
-            if (module, change.before, change.after) not in no_difference:
+            if (module, change.statement, change.before, change.after) not in no_difference:
                 tests = covering.of(module, change.lines, budget_s)
                 yield Mutant(module, change.line, change.before, change.after, change.source(), tests)
 
 
-def equivalents() -> set[tuple[str, str, str]]:
-    """The changes that make no difference: module, before and after."""
-    told = tomllib.loads(EQUIVALENT.read_text("utf-8"))
-    return {(f"{CORE}/{module}", before, after) for module, ones in told.items() for before, after, _why in ones["of"]}
+def equivalents() -> set[tuple[str, str, str, str]]:
+    """The changes that make no difference: module, statement, before and after."""
+    told = tomllib.loads(EQUIVALENT.read_text("utf-8"))["mutant"]
+    return {(f"{CORE}/{one['module']}", one["statement"], one["before"], one["after"]) for one in told}
 
 
 def unchanged(modules: Iterable[str], covering: Covering) -> list[Mutant]:

@@ -44,10 +44,12 @@ _NAMES_OF_MODULES = {"__all__", "__slots__", "TYPE_CHECKING"}
 
 class Change(NamedTuple):
     """One thing that is wrong: `before` became `after` in line `line`, in a statement (or the head of one with a block)
-    that stands in `lines`. `source` makes the whole module as it is then, without comments."""
+    that stands in `lines` and begins with the line `statement`, when it is written in the plainest way (`ast.unparse`).
+    `source` makes the whole module as it is then, without comments."""
 
     line: int
     lines: range
+    statement: str
     before: str
     after: str
     source: Callable[[], str]
@@ -59,19 +61,20 @@ class _Place(NamedTuple):
     parent: ast.AST
     field: str
     nth: int | None
-    lines: range
+    within: ast.stmt
 
 
 def changes(source: str) -> Iterator[Change]:
     """Every change to a module, in the order of the code; the source of one is to be made before the next is."""
     tree = ast.parse(source)
-    for node, place in _nodes(tree, range(0)):
+    for node, place in _nodes(tree):
+        statement = next(line for line in ast.unparse(place.within).splitlines() if not line.startswith("@"))
         for other in _others(node):
             made = partial(_changed, tree, place, other)
-            yield Change(node.lineno, place.lines, _told(node), _told(other), made)
+            yield Change(node.lineno, _head(place.within), statement, _told(node), _told(other), made)
 
 
-def _nodes(parent: ast.AST, lines: range) -> Iterator[tuple[ast.stmt | ast.expr, _Place]]:
+def _nodes(parent: ast.AST, within: ast.stmt | None = None) -> Iterator[tuple[ast.stmt | ast.expr, _Place]]:
     """Every statement and expression that runs."""
     for field, value in ast.iter_fields(parent):
         if field in _UNREAD:
@@ -80,10 +83,11 @@ def _nodes(parent: ast.AST, lines: range) -> Iterator[tuple[ast.stmt | ast.expr,
             if not isinstance(node, ast.AST) or _is_left_alone(parent, node):
                 continue
             if isinstance(node, ast.stmt):
-                lines = _head(node)
+                within = node
             if isinstance(node, ast.stmt | ast.expr):
-                yield node, _Place(parent, field, nth, lines)
-            yield from _nodes(node, lines)
+                assert within is not None, "an expression stands in a statement"
+                yield node, _Place(parent, field, nth, within)
+            yield from _nodes(node, within)
 
 
 def _told(node: ast.stmt | ast.expr) -> str:
