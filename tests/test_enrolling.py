@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from learnflow_core.access import Actor, actor_for
+from learnflow_core.audit import AuditRow
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import DAY, Course, Enrollment, Payment, User
+from learnflow_core.model import DAY, SECOND, Course, Enrollment, Payment, User
 from learnflow_core.pagination import Page
 from learnflow_core.ports import AuditQuery
-from learnflow_core.usecases import enrollments
+from learnflow_core.usecases import enrollments, payments
 from learnflow_core.usecases.enrollments import NewEnrollment, ProgressChange
 from learnflow_core.usecases.rehearsal import Rehearsal, rehearse
 from storage_backends.repository.enrollments import Enrollments
 from tests import scene
-from tests.scene import PAYS
+from tests.scene import PAYS, refusal
 from tests.school import School, school_on
 from tests.world import World
 
@@ -61,10 +62,10 @@ async def payment_of(school: School, enrollment: Enrollment) -> Payment:
     return found
 
 
-async def refusal(asked: Any) -> LearnFlowError:
-    with pytest.raises(LearnFlowError) as refused:
-        await asked
-    return refused.value
+async def told_of(school: School, object_id: str) -> list[AuditRow]:
+    """What the audit has of a record."""
+    query = AuditQuery(object_id=object_id)
+    return (await school.world.services.storage.read(lambda tx: tx.audit.list(query, Page(1, 50)))).items
 
 
 async def test_a_place_that_was_paid_has_all_that_was_agreed(school: School) -> None:
@@ -114,10 +115,8 @@ async def test_a_licence_and_a_free_course_take_no_money_and_no_method(licensed:
     for done, is_licensed in ((by_license, True), (for_nothing, False)):
         assert (done.enrollment.status, done.enrollment.payment_id) == ("active", None)
         assert (done.enrollment.licensed, done.enrollment.expires_at) == (is_licensed, None)
-    storage = licensed.world.services.storage
     for done, events in ((by_license, ["license.taken"]), (for_nothing, [])):
-        query = AuditQuery(object_id=done.enrollment.id)
-        rows = (await storage.read(lambda tx, query=query: tx.audit.list(query, Page(1, 50)))).items
+        rows = await told_of(licensed, done.enrollment.id)
         assert [(row.event, row.account_id) for row in rows] == [(event, licensed.account.id) for event in events]
     assert licensed.gateway.asked == []
 
@@ -257,3 +256,91 @@ class TestRehearsals:
         await enroll(school, course)
         other = await school.world.user(school.account, "b@acme.test")
         assert (await rehearsed(school, course, user=other)).seats_left == 0
+
+
+class TestAPaymentThatWaits:
+    @pytest.fixture
+    async def place(self, school: School) -> Enrollment:
+        """A place whose payment nobody knows anything of."""
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        await refusal(enroll(school, await school.course(seats=1)))
+        (found,) = await school.enrollments(status="pending")
+        return await kept(school, found["id"])
+
+    async def test_is_left_to_who_began_it_then_to_one_sweep_at_a_time_and_waits_longer_each_time_it_was_in_vain(
+        self, school: School, place: Enrollment
+    ) -> None:
+        payment = await payment_of(school, place)
+        began = school.world.now
+        assert (payment.status, payment.due_at, payment.tries) == ("charging", began + 10 * SECOND, 0)
+        school.world.clock.advance(9.999_999)
+        assert await finish(school) == 0
+        for tries, waits_s in ((1, 20), (2, 40), (3, 80)):
+            school.world.clock.advance(0.000_001)
+            assert await finish(school) == 1
+            payment = await payment_of(school, place)
+            assert (payment.due_at, payment.tries) == (school.world.now + waits_s * SECOND, tries)
+            school.world.clock.advance(waits_s - 0.000_001)
+            assert await finish(school) == 0
+        school.gateway.away = None
+        school.world.clock.advance(0.000_001)
+        assert await finish(school) == 1
+        payment = await payment_of(school, place)
+        assert (payment.status, payment.due_at, payment.tries) == ("charged", None, 0)
+        assert (await kept(school, place.id)).status == "active"
+        assert (len(set(school.gateway.asked)), len(school.gateway.paid)) == (1, 1)
+
+    async def test_is_a_sweeps_alone_for_twenty_seconds(
+        self, school: School, place: Enrollment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def die(_payment: Payment) -> Code | None:
+            raise asyncio.CancelledError
+
+        school.world.clock.advance(10)
+        with monkeypatch.context() as patched:
+            patched.setattr(school.gateway, "charge", die)
+            assert await finish(school) == 1
+        payment = await payment_of(school, place)
+        assert (payment.due_at, payment.tries) == (school.world.now + 20 * SECOND, 0)
+
+    async def test_that_fails_otherwise_keeps_no_other_from_being_carried_on(
+        self, school: School, place: Enrollment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = await school.world.user(school.account, "b@acme.test")
+        await refusal(enroll(school, await school.course(), user=other))
+        charge = school.gateway.charge
+
+        async def fail_for_one(payment: Payment) -> Code | None:
+            if payment.enrollment_id == place.id:
+                raise OSError("no route")
+            return await charge(payment)
+
+        monkeypatch.setattr(school.gateway, "charge", fail_for_one)
+        school.gateway.away = None
+        school.world.clock.advance(10)
+        with pytest.raises(ExceptionGroup) as failed:
+            await finish(school)
+        assert [str(error) for error in failed.value.exceptions] == ["no route"]
+        assert sorted([one["status"] for one in await school.enrollments()]) == ["active", "pending"]
+        assert (await payment_of(school, place)).tries == 1
+
+    async def test_for_a_place_that_was_left_goes_back_and_frees_the_seat(
+        self, school: School, place: Enrollment
+    ) -> None:
+        services, owner, ctx = school.world.services, school.world.owner(school.account), school.world.ctx
+        school.gateway.away = None
+        left = await enrollments.leave(services.storage, services.gateways, owner, place.id, DAY, ctx)
+        assert (left.status, (await payment_of(school, place)).status) == ("refunded", "refunded")
+        again = await enrollments.leave(services.storage, services.gateways, owner, place.id, DAY, ctx)
+        assert (again, len(school.gateway.refunds)) == (left, 1)
+
+
+async def finish(school: School) -> int:
+    services = school.world.services
+    return await payments.finish_unresolved(services.storage, services.gateways, school.world.ctx)
+
+
+async def kept(school: School, enrollment_id: str) -> Enrollment:
+    found = await school.world.services.storage.read(lambda tx: tx.enrollments.get(enrollment_id))
+    assert found is not None
+    return found

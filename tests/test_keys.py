@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from learnflow_core.access import Actor, actor_for
-from learnflow_core.errors import Code, LearnFlowError
+from learnflow_core.errors import Code
 from learnflow_core.ids import api_key_digest
 from learnflow_core.model import SECOND, Account, ApiKey, Instant, Mode
 from learnflow_core.pagination import Page
 from learnflow_core.usecases import api_keys
 from learnflow_core.usecases.api_keys import KeyRotation, MadeKey
+from tests.scene import reason
 from tests.sessions import mint, works
 from tests.world import World
 
@@ -62,12 +63,6 @@ async def keys(world: World) -> Keys:
     return Keys(world, await world.account())
 
 
-async def refusal(asked: Any) -> tuple[Code, str | None]:
-    with pytest.raises(LearnFlowError) as refused:
-        await asked
-    return refused.value.code, refused.value.param
-
-
 async def test_a_key_has_what_its_maker_has_unless_less_is_asked_for(keys: Keys) -> None:
     maker = (
         await keys.make(scopes=("users:write", "courses:write"), mode="test", expires_at=keys.world.now + HOUR)
@@ -95,26 +90,26 @@ async def test_scopes_are_told_sorted_and_each_once(keys: Keys) -> None:
 
 
 async def test_an_unknown_scope_is_refused_by_name(keys: Keys) -> None:
-    assert await refusal(keys.make(scopes=("courses:write", "courses:read"))) == (Code.INVALID_PARAMETER, "scopes")
+    assert await reason(keys.make(scopes=("courses:write", "courses:read"))) == (Code.INVALID_PARAMETER, "scopes")
 
 
 async def test_a_test_credential_makes_no_live_key_and_a_live_one_makes_both(keys: Keys) -> None:
     tester = keys.actor(mode="test")
-    assert await refusal(keys.make(tester, mode="live")) == (Code.FORBIDDEN, None)
+    assert await reason(keys.make(tester, mode="live")) == (Code.FORBIDDEN, None)
     assert (await keys.make(tester, mode="test")).key.mode == "test"
     assert [(await keys.make(mode=mode)).key.mode for mode in ("live", "test")] == ["live", "test"]
 
 
 async def test_an_expiry_lies_in_the_future(keys: Keys) -> None:
     for past in (keys.world.now - HOUR, keys.world.now):
-        assert await refusal(keys.make(expires_at=past)) == (Code.INVALID_PARAMETER, "expires_at")
+        assert await reason(keys.make(expires_at=past)) == (Code.INVALID_PARAMETER, "expires_at")
     assert (await keys.make(expires_at=keys.world.now + 1)).key.expires_at == keys.world.now + 1
 
 
 async def test_no_key_makes_another_that_outlives_it(keys: Keys) -> None:
     end = keys.world.now + HOUR
     mortal = keys.actor((await keys.make(expires_at=end)).key)
-    assert await refusal(keys.make(mortal, expires_at=end + 1)) == (Code.FORBIDDEN, None)
+    assert await reason(keys.make(mortal, expires_at=end + 1)) == (Code.FORBIDDEN, None)
     assert [(await keys.make(mortal, expires_at=at)).key.expires_at for at in (end, None)] == [end, end]
 
 
@@ -130,7 +125,7 @@ async def test_keys_of_others_and_live_keys_for_test_credentials_are_not_there(k
     tester = keys.actor(mode="test")
     for stranger in (others.actor(), tester):
         for act in (keys.rotate, keys.revoke):
-            assert await refusal(act(live, stranger)) == (Code.API_KEY_NOT_FOUND, None)
+            assert await reason(act(live, stranger)) == (Code.API_KEY_NOT_FOUND, None)
     assert (await keys.rotate(test, tester)).key.mode == "test"
     assert (await keys.revoke(test, keys.actor())).revoked_at == keys.world.now
 
@@ -138,7 +133,7 @@ async def test_keys_of_others_and_live_keys_for_test_credentials_are_not_there(k
 class TestRotation:
     @pytest.mark.parametrize(("rotation", "overlap_s"), [({}, 3_600), ({"overlap_seconds": 0}, 0)])
     async def test_the_successor_is_like_the_key_which_works_on_for_the_overlap(
-        self, keys: Keys, rotation: dict[str, int], overlap_s: int
+        self, keys: Keys, rotation: dict[str, Any], overlap_s: int
     ) -> None:
         key = (await keys.make(name="mine", scopes=("users:read",), mode="test")).key
         keys.world.clock.advance(5)
@@ -166,12 +161,12 @@ class TestRotation:
         await keys.rotate(expired)
         keys.world.clock.advance(0.000_001)
         for key in (expired, revoked):
-            assert await refusal(keys.rotate(key)) == (Code.API_KEY_NOT_FOUND, None)
+            assert await reason(keys.rotate(key)) == (Code.API_KEY_NOT_FOUND, None)
 
     async def test_nobody_rotates_a_key_that_holds_more_than_they_do(self, keys: Keys) -> None:
         key = (await keys.make(scopes=("users:read", "users:write"))).key
         narrow = keys.actor((await keys.make(scopes=("users:read",))).key)
-        assert await refusal(keys.rotate(key, narrow)) == (Code.FORBIDDEN, None)
+        assert await reason(keys.rotate(key, narrow)) == (Code.FORBIDDEN, None)
 
 
 async def test_a_revoked_key_stays_revoked_from_the_first_time_on_and_ends_what_it_minted(keys: Keys) -> None:

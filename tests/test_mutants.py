@@ -6,9 +6,10 @@ import ast
 
 import pytest
 
-from tests.mutants.__main__ import CORE, ROOT, equivalents, interval
+from tests.mutants.__main__ import CORE, equivalents, interval
 from tests.mutants.changes import changes
 from tests.mutants.covering import Covering
+from tests.planted.__main__ import ROOT
 
 FEW = '''
 """Text."""
@@ -91,4 +92,4 @@ def test_the_tests_named_for_a_module_come_first_then_the_quickest_that_run_the_
     ("killed", "tried", "low", "high"), [(95, 100, 0.888, 0.978), (300, 300, 0.987, 1.0), (0, 10, 0.0, 0.278)]
 )
 def test_a_sample_says_how_much_it_says_of_all(killed: int, tried: int, low: float, high: float) -> None:
-    assert interval(killed, tried) == (pytest.approx(low, abs=0.001), pytest.approx(high, abs=0.001))
+    assert interval(killed, tried) == pytest.approx((low, high), abs=0.001)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from learnflow_core.access import Actor, actor_for
@@ -13,7 +10,7 @@ from learnflow_core.model import Account, PaymentMethod, User
 from learnflow_core.pagination import Page
 from learnflow_core.usecases import payment_methods
 from learnflow_core.usecases.payment_methods import Added, NewPaymentMethod
-from tests.scene import watch_payments
+from tests.scene import reason, watch_payments
 from tests.world import World
 
 
@@ -76,12 +73,6 @@ def person(wallet: Wallet, user: User) -> Actor:
     return actor_for(wallet.account, mode=user.mode, scopes={"*"}, user_id=user.id, role=user.role)
 
 
-async def refusal(asked: Any) -> tuple[Code, str | None]:
-    with pytest.raises(LearnFlowError) as refused:
-        await asked
-    return refused.value.code, refused.value.param
-
-
 async def test_what_is_added_twice_is_there_once(wallet: Wallet) -> None:
     first = await wallet.add("tok_visa_4242")
     wallet.world.clock.advance(1)
@@ -98,7 +89,7 @@ async def test_what_is_added_twice_is_there_once(wallet: Wallet) -> None:
      "630490 0177402924002"],
 )  # fmt: skip
 async def test_the_number_of_a_card_is_kept_nowhere(wallet: Wallet, number: str) -> None:
-    assert await refusal(wallet.add(number)) == (Code.INVALID_PARAMETER, "token")
+    assert await reason(wallet.add(number)) == (Code.INVALID_PARAMETER, "token")
     assert await wallet.listed() == []
 
 
@@ -113,16 +104,12 @@ async def test_a_method_is_of_the_person_alone_and_of_the_accounts_keys(wallet: 
     other = await wallet.world.user(wallet.account, "bob@acme.test")
     for stranger, code in ((admin, Code.FORBIDDEN), (other, Code.USER_NOT_FOUND)):
         actor = person(wallet, stranger)
-        asks: list[Callable[[], Any]] = [
-            lambda actor=actor: wallet.listed(by=actor),
-            lambda actor=actor: wallet.add("tok_visa_4242", by=actor),
-            lambda actor=actor: wallet.delete(method.id, by=actor),
-        ]
-        for ask in asks:
-            assert await refusal(ask()) == (code, None)
+        assert await reason(wallet.listed(by=actor)) == (code, None)
+        assert await reason(wallet.add("tok_visa_4242", by=actor)) == (code, None)
+        assert await reason(wallet.delete(method.id, by=actor)) == (code, None)
     assert await wallet.listed(by=person(wallet, wallet.user)) == [method]
-    assert await refusal(wallet.delete(method.id, of=other)) == (Code.PAYMENT_METHOD_NOT_FOUND, None)
-    assert await refusal(wallet.delete("pm_nobodys")) == (Code.PAYMENT_METHOD_NOT_FOUND, None)
+    assert await reason(wallet.delete(method.id, of=other)) == (Code.PAYMENT_METHOD_NOT_FOUND, None)
+    assert await reason(wallet.delete("pm_nobodys")) == (Code.PAYMENT_METHOD_NOT_FOUND, None)
 
 
 async def test_what_is_deleted_twice_was_deleted_the_first_time(wallet: Wallet) -> None:
@@ -152,7 +139,7 @@ async def test_what_is_not_forgotten_now_waits_with_those_behind_it(wallet: Wall
     assert [await wallet.forget(), await wallet.forget()] == [1, 0]
     assert wallet.forgotten == ["tok_visa_4242"]
     wallet.fails["tok_visa_0002"] = Code.INVALID_REQUEST
-    assert await refusal(wallet.forget()) == (Code.INVALID_REQUEST, None)
+    assert await reason(wallet.forget()) == (Code.INVALID_REQUEST, None)
     wallet.fails.clear()
     assert await wallet.forget() == 2
     assert wallet.forgotten == ["tok_visa_4242", "tok_visa_0002", "tok_visa_9995"]

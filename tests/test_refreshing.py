@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -165,7 +166,7 @@ async def test_no_session_begins_with_a_password_that_was_changed_meanwhile(worl
     assert (begun.user_id, begun.scopes, begun.key_id) == (user.id, ("*",), None)
     for login in (msgspec.structs.replace(user, password_hash="old"), msgspec.structs.replace(user, id="usr_none")):
         with pytest.raises(LearnFlowError) as refused:
-            await world.services.storage.write(lambda tx, login=login: tokens.begin(tx, login, ctx))
+            await world.services.storage.write(partial(tokens.begin, login=login, ctx=ctx))
         assert refused.value.code is Code.INVALID_CREDENTIALS
 
 
@@ -185,5 +186,5 @@ async def test_a_key_mints_a_session_that_ends_with_it_and_none_once_it_is_revok
     for key_id in (made.key.id, ANOTHER_KEY, None):
         by = msgspec.structs.replace(actor, key_id=key_id)
         with pytest.raises(LearnFlowError) as refused:
-            await storage.write(lambda tx, by=by: tokens.mint(tx, by, user.id, ctx))
+            await storage.write(partial(tokens.mint, actor=by, user_id=user.id, ctx=ctx))
         assert refused.value.code is Code.INVALID_API_KEY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from learnflow_core.access import Actor, actor_for
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Account, Course, Enrollment, Mode, User
+from learnflow_core.ports import Transaction
 from learnflow_core.usecases import courses, visible
 from tests import scene
 from tests.world import World
@@ -36,12 +38,11 @@ class Scene:
         """Who sees a thing."""
         names = set[str]()
         for name in (*self.people, "key", "test key", "others"):
-            found = await self.world.services.storage.read(lambda tx, name=name: self._asked(tx, get, name, thing))
-            if found:
+            if await self.world.services.storage.read(partial(self._asked, get=get, name=name, thing=thing)):
                 names.add(name)
         return names
 
-    async def _asked(self, tx: Any, get: Any, name: str, thing: str) -> bool:
+    async def _asked(self, tx: Transaction, get: Any, name: str, thing: str) -> bool:
         try:
             return bool((await get(tx, self.actor(name), thing)).id == thing)
         except LearnFlowError as refusal:
