@@ -17,6 +17,10 @@ FEW = '''
 TABLE: Final[dict[Literal["word"], int]] = {"word": 1}
 
 
+class Promise(Protocol):
+    def keep(self, cost: int = 1) -> None: ...
+
+
 @lru_cache(maxsize=7)
 def decide(a: int = 5) -> None:
     """Text."""
@@ -32,27 +36,27 @@ def test_operators_constants_conditions_and_statements_are_changed_one_at_a_time
     assert [(change.line, change.before, change.after) for change in changes(FEW)] == [
         (4, "'word'", "'word~'"),
         (4, "1", "2"),
-        (8, "5", "6"),
-        (11, "if a < 3 and (not TABLE)", "if not (a < 3 and (not TABLE))"),
-        (11, "a < 3 and (not TABLE)", "a < 3 or not TABLE"),
-        (11, "a < 3", "a <= 3"),
-        (11, "3", "4"),
-        (11, "not TABLE", "TABLE"),
-        (12, "raise ValueError(f'no {a - 1}')", "pass"),
-        (12, "a - 1", "a + 1"),
-        (12, "1", "2"),
-        (13, "self.a = max(a, 4)", "pass"),
-        (13, "max(a, 4)", "min(a, 4)"),
-        (13, "4", "5"),
-        (14, "note('two words')", "pass"),
+        (12, "5", "6"),
+        (15, "if a < 3 and (not TABLE)", "if not (a < 3 and (not TABLE))"),
+        (15, "a < 3 and (not TABLE)", "a < 3 or not TABLE"),
+        (15, "a < 3", "a <= 3"),
+        (15, "3", "4"),
+        (15, "not TABLE", "TABLE"),
+        (16, "raise ValueError(f'no {a - 1}')", "pass"),
+        (16, "a - 1", "a + 1"),
+        (16, "1", "2"),
+        (17, "self.a = max(a, 4)", "pass"),
+        (17, "max(a, 4)", "min(a, 4)"),
+        (17, "4", "5"),
+        (18, "note('two words')", "pass"),
     ]
 
 
 def test_a_change_names_the_statement_in_which_it_stands_and_its_lines() -> None:
     found = {(change.before, change.after): (change.statement, change.lines) for change in changes(FEW)}
     assert found["'word'", "'word~'"] == ("TABLE: Final[dict[Literal['word'], int]] = {'word': 1}", range(4, 5))
-    assert found["a < 3", "a <= 3"] == ("if a < 3 and (not TABLE):", range(11, 12))
-    assert found["5", "6"] == ("def decide(a: int=5) -> None:", range(8, 9))
+    assert found["a < 3", "a <= 3"] == ("if a < 3 and (not TABLE):", range(15, 16))
+    assert found["5", "6"] == ("def decide(a: int=5) -> None:", range(12, 13))
 
 
 def test_each_mutant_is_a_module_that_differs_from_the_one_before_it() -> None:

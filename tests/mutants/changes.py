@@ -1,7 +1,8 @@
 """What can be wrong with a module, one thing at a time: operators, constants, conditions, and statements left out.
 
-Not changed are what only mypy reads (annotations, `Literal`), assertions (they state what cannot be otherwise), what
-people read (docstrings, and texts with a space in them), and decorators (here they remember, and decide nothing).
+Not changed are what only mypy reads (annotations, `Literal`, protocols), assertions (they state what cannot be
+otherwise), what people read (docstrings, and texts with a space in them), and decorators (here they remember, and
+decide nothing).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 }
 _FUNCTIONS = {"max": "min", "min": "max", "any": "all", "all": "any"}
 _UNREAD = {"annotation", "returns", "decorator_list", "type_comment"}
-_TEXTS_OF_TYPES = {"Literal", "TypeVar", "ParamSpec"}
-_NAMES_OF_MODULES = {"__all__", "__slots__", "TYPE_CHECKING"}
+_UNSAID = {"Literal", "TypeVar", "ParamSpec", "TYPE_CHECKING", "__all__", "__slots__"}
+"""What is made of these, or kept under these names, is for mypy and for the importer."""
 
 
 class Change(NamedTuple):
@@ -111,16 +112,14 @@ def _is_left_alone(parent: ast.AST, node: ast.AST) -> bool:
         # An expression that is but a constant is a docstring, or the body of a method that is only promised.
         case ast.Assert() | ast.Import() | ast.ImportFrom() | ast.Expr(ast.Constant()):
             return True
-        case ast.If(test=ast.Name("TYPE_CHECKING")):
+        case ast.If(ast.Name("TYPE_CHECKING")) | ast.ClassDef(bases=[ast.Name("Protocol")]):
             return True
-        case ast.Subscript(value=ast.Name(name)) | ast.Call(func=ast.Name(name)):
-            return name in _TEXTS_OF_TYPES
-        case ast.Assign(targets=[ast.Name(name)]):
-            return name in _NAMES_OF_MODULES
-        case ast.Constant():
-            return isinstance(parent, ast.JoinedStr)
+        case ast.FunctionDef(decorator_list=[ast.Name("overload")]):
+            return True
+        case ast.Subscript(ast.Name(name)) | ast.Call(ast.Name(name)) | ast.Assign([ast.Name(name)]):
+            return name in _UNSAID
         case _:
-            return False
+            return isinstance(node, ast.Constant) and isinstance(parent, ast.JoinedStr)
 
 
 def _others(node: ast.stmt | ast.expr) -> Iterator[ast.stmt | ast.expr]:
