@@ -227,6 +227,28 @@ class TestAnswersThatComeLate:
         assert [one["status"] for one in await school.enrollments()] == ["refunded"]
 
 
+    async def test_money_that_came_in_for_what_was_given_up_meanwhile_goes_back(self, school: School) -> None:
+        course, charge = await school.course(seats=1), school.gateway.charge
+
+        async def overtaken(payment: Payment) -> Code | None:
+            """Another process, whose clock is ahead, asks first, and is told that nothing came and nothing will."""
+            school.gateway.charge = gave_up  # type: ignore[method-assign]
+            await payments.carry_on(services.storage, services.gateways, payment.id, school.world.ctx)
+            school.gateway.charge = charge  # type: ignore[method-assign]
+            return await charge(payment)
+
+        async def gave_up(_payment: Payment) -> Code | None:
+            return Code.SERVICE_UNAVAILABLE
+
+        services = school.world.services
+        school.gateway.charge = overtaken  # type: ignore[method-assign]
+        assert told(await school.enrol(course)) == (403, "enrollment_not_active")
+        assert school.gateway.refunds == list(school.gateway.paid)
+        assert len(school.gateway.refunds) == 1
+        assert [one["status"] for one in await school.enrollments()] == ["cancelled"]
+        assert (await school.enrol(course)).status_code == 201
+
+
 class TestManyThatAreStuck:
     async def test_a_hundred_that_cannot_be_resolved_keep_nobody_waiting(self, school: School) -> None:
         stuck = [await school.course() for _ in range(100)]

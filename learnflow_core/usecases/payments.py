@@ -194,6 +194,8 @@ async def _put_off(tx: Transaction, claimed: Payment, ctx: Context) -> None:
 async def _settle(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> tuple[Enrollment, Payment]:
     """Write down what the payment service said, unless somebody who asked too has done so."""
     payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "declined" and refusal is None:  # it was given up by one who could not know better
+        return enrollment, await come_to(tx, enrollment, payment, "refunding", ctx)
     if payment.status not in ("charging", "reversing"):
         return enrollment, payment
     if refusal is not None:
