@@ -42,13 +42,14 @@ Whoever leaves while the payment service has not answered withdraws: what it was
 PAYMENTS: dict[EnrollmentStatus, frozenset[PaymentStatus]] = {
     "pending": frozenset({"charging", "reversing"}),
     "active": frozenset({"charged"}),
-    "completed": frozenset({"charged"}),
-    "expired": frozenset({"charged"}),
+    "completed": frozenset({"charged", "refunded"}),
+    "expired": frozenset({"charged", "refunded"}),
     "cancelled": frozenset({"declined", "charged", "refunding", "refunded"}),
     "refunded": frozenset({"refunding", "refunded"}),
 }
 """How far the payment of an enrolment in each status can be, where it has one. One that is cancelled although it was
-paid belongs to a user who was deleted after the refund window, or was paid after it was cancelled: that goes back."""
+paid belongs to a user who was deleted after the refund window, or was paid after it was cancelled: that goes back. What
+the payment service gives back by itself changes nothing about a place that is completed, or has ended."""
 
 REFUND_WINDOW: Instant = 14 * DAY
 """How long after enrolling a payment is given back, unless the deployment says otherwise."""

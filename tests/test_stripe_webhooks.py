@@ -17,7 +17,7 @@ from learnflow_core.errors import Code, LearnFlowError
 from payment_gateways.stripe import StripeEvents, StripeGateway
 from payment_gateways.stripe.events import KINDS
 from tests.paying import PayingSchool, open_paying_school
-from tests.school import told
+from tests.school import DAY_S, told
 from tests.stripe_service import FAULTS, SECRET_KEY, WEBHOOK_SECRET
 from tests.stripe_service.account import Object
 from tests.world import World, open_world
@@ -210,6 +210,25 @@ class TestWhatComesOfIt:
             await school.service.deliver(school.hear)
         assert "a payment needs to be looked at" in caplog.text
         assert [one["status"] for one in await school.enrollments()] == ["completed"]
+        assert (await school.payment(enrolled)).status == "refunded"
+
+    @pytest.mark.parametrize("ended", ["expired", "cancelled"])
+    async def test_a_refund_for_a_place_that_has_ended_is_in_the_books(
+        self, school: PayingSchool, caplog: pytest.LogCaptureFixture, ended: str
+    ) -> None:
+        course = await school.course(access_days=15 if ended == "expired" else None)
+        enrolled = (await school.enrol(course, await school.method())).json()["id"]
+        school.world.clock.advance(15 * DAY_S)
+        if ended == "expired":
+            await school.world.sweep()
+        else:
+            await school.world.ask("DELETE", f"/v1/users/{school.user.id}", school.key)
+        school.service.account.create_refund({"payment_intent": (await intent_of(school, enrolled))["id"]})
+        for _ in range(2):
+            await school.service.deliver(school.hear)
+        assert (await school.payment(enrolled)).status == "refunded"
+        assert [one["status"] for one in await school.enrollments()] == [ended]
+        assert "a payment needs to be looked at" not in caplog.text
 
     async def test_a_refund_that_has_failed_is_for_the_operator(
         self, school: PayingSchool, caplog: pytest.LogCaptureFixture

@@ -32,8 +32,6 @@ FOLLOWS: Final[Mapping[tuple[EnrollmentStatus, PaymentStatus], EnrollmentStatus]
     ("active", "reversing"): "pending",
     ("active", "refunding"): "refunded",
     ("active", "refunded"): "refunded",
-    ("cancelled", "refunding"): "refunded",
-    ("cancelled", "refunded"): "refunded",
 }
 """What an enrolment is to be, when it does not fit its payment. A place whose charge has no outcome waits for that
 again; one whose money is being given back, or was never taken, is given up."""
