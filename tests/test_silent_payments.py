@@ -226,7 +226,6 @@ class TestAnswersThatComeLate:
         assert await kept() == settled
         assert [one["status"] for one in await school.enrollments()] == ["refunded"]
 
-
     async def test_money_that_came_in_for_what_was_given_up_meanwhile_goes_back(self, school: School) -> None:
         course, charge = await school.course(seats=1), school.gateway.charge
 
