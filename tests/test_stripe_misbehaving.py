@@ -50,7 +50,8 @@ async def test_faults_of_charging_cost_nobody_money_or_a_place(school: PayingSch
 async def test_faults_of_refunding_give_the_money_back_once(school: PayingSchool, name: str) -> None:
     people = await crowd(school, 0)
     course = await school.course()
-    replies = [await school.enrol(course, await school.method(user=user), user=user) for user in people[:5]]
+    with school.patience():
+        replies = [await school.enrol(course, await school.method(user=user), user=user) for user in people[:5]]
     school.service.fail(FAULTS[name], path="/v1/refunds", times=2)
     left = [school.cancel(reply.json()["id"]) for reply in replies for _ in range(2)]
     assert {reply.json()["status"] for reply in await asyncio.gather(*left)} == {"refunded"}
@@ -108,7 +109,8 @@ async def test_webhooks_that_come_before_the_reply_change_nothing(school: Paying
         await school.service.emitted.wait()
         await school.service.deliver(school.hear)
 
-    reply, _ = await asyncio.gather(school.enrol(course, method), hear_early())
+    with school.patience():
+        reply, _ = await asyncio.gather(school.enrol(course, method), hear_early())
     assert reply.status_code == 201
     await school.settle()
 
