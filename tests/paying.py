@@ -21,7 +21,7 @@ from tests.stripe_service import SECRET_KEY, WEBHOOK_SECRET, StripeService
 from tests.world import NOW_NS, World, open_world
 
 IMPATIENT_S = 1.0
-"""How long a server waits for the service which is to wait in vain; long enough for a machine that has much else to do."""
+"""How long a server waits for the service which is to wait in vain: also long on a machine that has much else to do."""
 UNKNOWN_UNTIL_S = UNKNOWN_UNTIL // 1_000_000
 
 
