@@ -60,14 +60,14 @@ UNRESOLVED_AFTER: Instant = 10 * SECOND
 LEASE: Instant = 20 * SECOND
 """How long a sweep that has taken up a payment is left to it: it may die over it, and then another takes it up."""
 
-_BACK_OFF: Instant = 20 * SECOND
-_DOUBLINGS = 4
+_FIRST_WAIT: Instant = 20 * SECOND
+_LONGEST_WAIT: Instant = 40 * SECOND
 
 
 def back_off(tries: int) -> Instant:
     """How long a payment that was tried so often in vain waits before it is tried again: 20 seconds after the first
-    time, doubled with each, and 320 at most."""
-    return _BACK_OFF << min(tries - 1, _DOUBLINGS)
+    time, then 40, so that whatever waits is settled within a minute of the payment service's coming back."""
+    return _FIRST_WAIT if tries == 1 else _LONGEST_WAIT
 
 
 def step(enrollment: Enrollment, event: Event, now: Instant) -> Enrollment:

@@ -337,16 +337,29 @@ class TestManyThatAreStuck:
         await school.world.sweep()
         assert [one["status"] for one in await school.enrollments()] == ["active"]
 
-    async def test_what_is_tried_in_vain_is_tried_ever_more_seldom(self, school: School) -> None:
+    async def test_what_is_tried_in_vain_again_is_tried_more_seldom(self, school: School) -> None:
         school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
         await school.enrol(await school.course())
         asked = []
-        for second in range(1, 700):
+        for second in range(1, 120):
             school.world.clock.advance(1)
             before = len(school.gateway.asked)
             await school.world.sweep()
             asked += [second] * (len(school.gateway.asked) - before)
-        assert asked == [10, 30, 70, 150, 310, 630]
+        assert asked == [10, 30, 70, 110]
+
+    async def test_within_a_minute_of_the_end_of_a_long_outage_all_is_settled(self, school: School) -> None:
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        for _ in range(40):
+            assert (await school.enrol(await school.course())).status_code == 503
+        for _ in range(100):
+            school.world.clock.advance(37)
+            await school.world.sweep()
+        school.gateway.away = None
+        for _ in range(60):
+            school.world.clock.advance(1)
+            await school.world.sweep()
+        assert len(await school.enrollments(status="active")) == 40
 
     async def test_what_somebody_else_resolves_meanwhile_is_not_put_off(self, school: School) -> None:
         course = await school.course()
