@@ -295,7 +295,8 @@ class Payments(Protocol):
     async def claim(self, now: Instant, limit: int, *, until: Instant) -> Sequence[Payment]:
         """Take up at most `limit` payments that are due, those that were tried least often first.
 
-        Each is due again at `until`; before that nobody else is given it, however many ask at once.
+        Each is due again at `until`; before that nobody else is given it, however many ask at once. What is due more
+        than three times as far from now as `until` is due now: a clock that was ahead has put it off.
         """
 
     async def unresolved(self, before: Instant, limit: int) -> int:
