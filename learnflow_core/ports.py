@@ -554,11 +554,12 @@ class PaymentNews(msgspec.Struct, frozen=True):
     """What a payment service tells by itself of one payment. It may come late, twice, and in any order.
 
     `changed`: something became of it, ask what. `paid`: the money has come in. `returned`: the money went back to the
-    payer, all of it. `disputed`: the payer asked the bank for the money back. `not_returned`: a refund has failed.
+    payer, all of it. `disputed`: the payer asked the bank for the money back; `kept`: in vain. `not_returned`: a refund
+    has failed.
     """
 
     payment_id: str
-    kind: Literal["changed", "paid", "returned", "disputed", "not_returned"]
+    kind: Literal["changed", "paid", "returned", "disputed", "kept", "not_returned"]
 
 
 class PaymentNewsReader(Protocol):

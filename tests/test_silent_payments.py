@@ -231,7 +231,7 @@ class TestAnswersThatComeLate:
 
         async def overtaken(payment: Payment) -> Code | None:
             """Another process, whose clock is ahead, asks first, and is told that nothing came and nothing will."""
-            school.gateway.charge = gave_up  # type: ignore[method-assign]
+            school.gateway.charge = gave_up  # type: ignore[method-assign, assignment]
             await payments.carry_on(services.storage, services.gateways, payment.id, school.world.ctx)
             school.gateway.charge = charge  # type: ignore[method-assign]
             return await charge(payment)

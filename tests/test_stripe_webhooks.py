@@ -200,6 +200,20 @@ class TestWhatComesOfIt:
         assert [one["status"] for one in await school.enrollments()] == ["refunded"]
         await school.assert_paid_is_enrolled()
 
+    @pytest.mark.parametrize("left", [True, False])
+    async def test_a_dispute_that_was_won_is_for_the_operator_where_a_refund_was_left_to_it(
+        self, school: PayingSchool, caplog: pytest.LogCaptureFixture, *, left: bool
+    ) -> None:
+        enrolled = (await school.pay()).json()["id"]
+        dispute = school.service.account.dispute(await intent_of(school, enrolled))
+        await school.service.deliver(school.hear)
+        if left:
+            assert (await school.cancel(enrolled)).json()["status"] == "refunded"
+        school.service.account.win(dispute)
+        caplog.clear()
+        await school.service.deliver(school.hear)
+        assert ("a payment needs to be looked at" in caplog.text) is left
+
     async def test_a_refund_of_a_course_that_was_completed_is_for_the_operator(
         self, school: PayingSchool, caplog: pytest.LogCaptureFixture
     ) -> None:
