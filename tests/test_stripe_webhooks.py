@@ -177,6 +177,22 @@ class TestWhatComesOfIt:
         assert (await school.enrol(course, method)).status_code == 201
         await school.assert_paid_is_enrolled()
 
+    async def test_a_refund_of_what_is_not_known_to_have_been_paid_comes_again_until_it_is(
+        self, school: PayingSchool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        course, method = await school.course(), await school.method()
+        school.service.fail(FAULTS["reset after charging"])
+        assert (await school.enrol(course, method)).status_code == 503
+        (made,) = await school.enrollments()
+        school.service.account.create_refund({"payment_intent": (await intent_of(school, made["id"]))["id"]})
+        refunded = school.service.events[-1]
+        with monkeypatch.context() as away:
+            away.setattr("tests.stripe_service.service.SECRET_KEY", "another")
+            assert told(await school.post_event(*refunded)) == (503, "service_unavailable")
+        assert await school.hear(*refunded) == 200
+        assert [one["status"] for one in await school.enrollments()] == ["refunded"]
+        await school.assert_paid_is_enrolled()
+
     async def test_the_books_say_of_a_refund_by_stripe_alone_that_stripe_told_of_it(self, school: PayingSchool) -> None:
         payment = await school.payment((await school.pay()).json()["id"])
         school.service.account.create_refund({"payment_intent": school.service.account.intent_of(payment.id)["id"]})
