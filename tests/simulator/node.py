@@ -15,7 +15,7 @@ from learnflow_http.app import create_app, open_services
 from learnflow_http.settings import load
 from tests.simulator.database import Database
 from tests.simulator.loop import Process, SimulatedLoop, within
-from tests.simulator.payments import PaymentService, SimulatedGateway
+from tests.simulator.payments import PaymentService, SimulatedGateway, SimulatedNews
 from tests.simulator.trace import Trace
 
 SECRET = "s" * 32
@@ -107,7 +107,8 @@ class Node:
             opening=opening,
         ) as services:
             gateway = SimulatedGateway(services.storage, self._service)
-            app = create_app(services._replace(gateways={"live": gateway, "test": gateway}))
+            gateways = {"live": gateway, "test": gateway}
+            app = create_app(services._replace(gateways=gateways, stripe_events=SimulatedNews()))
             await app({"type": "lifespan"}, *_lifespan(lambda: setattr(self, "_app", app), self._loop))
 
     async def _exchange(self, app: Any, scope: dict[str, Any], body: bytes, reply: asyncio.Future[Reply]) -> None:
