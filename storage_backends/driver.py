@@ -155,10 +155,10 @@ class DriverTransaction(Protocol):
         """
 
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
-        """The numbers of those of these courses that the index, asked for all their tokens, does not answer."""
+        """The numbers of those of these courses that the index does not know as they are given."""
 
     async def indexed(self) -> Sequence[Row]:
-        """Every token of the index, with how many courses have it."""
+        """Every token of the index, with how many courses the index answers for it."""
 
     async def damage(self) -> Sequence[str]:
         """What the database finds wrong with itself, down to its pages; long work."""

@@ -131,7 +131,7 @@ class PostgresTransaction(DriverTransaction):
         return await postgres_search.missed(self, courses)
 
     async def indexed(self) -> Sequence[Row]:
-        return await self.rows(postgres_search.TOKENS)
+        return await postgres_search.indexed(self)
 
     async def damage(self) -> Sequence[str]:
         pages = await self.rows(_BAD_PAGES)
