@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from learnflow_core.ports import Storage
+from learnflow_core.usecases.payments import Gateways
 from learnflow_http.app import create_app, open_services
 from learnflow_http.settings import load
 from tests.simulator.database import Database
@@ -107,7 +108,7 @@ class Node:
             opening=opening,
         ) as services:
             gateway = SimulatedGateway(services.storage, self._service)
-            gateways = {"live": gateway, "test": gateway}
+            gateways: Gateways = {"live": gateway, "test": gateway}
             app = create_app(services._replace(gateways=gateways, stripe_events=SimulatedNews()))
             await app({"type": "lifespan"}, *_lifespan(lambda: setattr(self, "_app", app), self._loop))
 
