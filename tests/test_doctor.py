@@ -85,10 +85,6 @@ REPAIRED = {
         "UPDATE courses SET total_students = 7 WHERE id = 'crs_done'",
         says="course crs_done: it shows 7 students, but has 1, and no sweep is due",
     ),
-    "a list that is counted wrongly": damage(
-        "UPDATE totals SET courses = 9 WHERE list = '~all'",
-        says="list '~all': it counts 9 published courses, but has 7",
-    ),
     "a word that is counted wrongly": damage(
         "INSERT INTO words (word, courses) VALUES ('nowhere', 1)",
         says="word nowhere: it counts 1 published courses, but has 0",
