@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count, pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.databases import fill
@@ -169,7 +169,7 @@ def demonstrate(*, away_s: float, calm_s: float, courses: int = 0, durable: bool
         for fleet in fleets:
             fleet.process.terminate()
             assert fleet.status() == 0
-        return Report(outages, clients.replies, lost, _told([*program, "doctor"]))
+        return Report(outages, clients.replies, lost, _told([*program, "doctor"], timeout=None))
 
 
 def _commands(**variables: str) -> Iterator[list[str]]:
@@ -186,8 +186,8 @@ def _commands(**variables: str) -> Iterator[list[str]]:
             yield ["env", *(f"{name}={value}" for name, value in given.items()), *COMMAND, *words]
 
 
-def _told(command: list[str]) -> str:
-    done = finished(*command)
+def _told(command: list[str], **options: Any) -> str:
+    done = finished(*command, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

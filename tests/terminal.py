@@ -53,8 +53,8 @@ def environment(**more: str) -> dict[str, str]:
 
 def finished(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """A process that has ended by itself."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.run(command, text=True, check=False, env=environment(), timeout=60, **streams)
+    usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60}
+    return subprocess.run(command, text=True, check=False, env=environment(), **(usual | options))
 
 
 @contextmanager
