@@ -15,13 +15,15 @@ from learnflow_core.usecases.payments import Gateways
 from learnflow_http.app import create_app, open_services
 from learnflow_http.settings import load
 from tests.simulator.database import Database
-from tests.simulator.loop import Process, SimulatedLoop, within
+from tests.simulator.loop import SECOND_NS, Process, SimulatedLoop, within
 from tests.simulator.payments import PaymentService, SimulatedGateway, SimulatedNews
 from tests.simulator.trace import Trace
 
 SECRET = "s" * 32
 DOWN_S = (0.1, 5.0)
 """How long a dead process is away, at least and at most."""
+AHEAD_S = (0, 0, 5, -5)
+"""How far the clock of a machine is ahead of the others'."""
 
 
 class LostError(Exception):
@@ -56,6 +58,7 @@ class Node:
         self._service = service
         self._trace = trace
         self._committed = committed
+        self._ahead_ns = random.choice(AHEAD_S) * SECOND_NS
         self._app: Any = None
         self._open: set[asyncio.Future[Reply]] = set()
         self._process = Process(name)
@@ -102,7 +105,7 @@ class Node:
 
         async with open_services(
             settings,
-            clock_ns=lambda: self._loop.now_ns,
+            clock_ns=lambda: self._loop.now_ns + self._ahead_ns,
             monotonic_ns=lambda: self._loop.now_ns,
             random_bytes=self._random.randbytes,
             opening=opening,
