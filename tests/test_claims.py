@@ -92,8 +92,10 @@ def in_virtual_time(story: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
     async def told() -> None:
         await story(Desk())
 
-    loop.run_until_complete(told())
-    loop.bury()
+    try:
+        loop.run_until_complete(told())
+    finally:
+        loop.bury()
 
 
 LIFETIME_S = CLAIM_LIFETIME // SECOND
