@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import closing
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -92,10 +93,8 @@ def in_virtual_time(story: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
     async def told() -> None:
         await story(Desk())
 
-    try:
+    with closing(loop):
         loop.run_until_complete(told())
-    finally:
-        loop.bury()
 
 
 LIFETIME_S = CLAIM_LIFETIME // SECOND

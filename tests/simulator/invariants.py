@@ -66,7 +66,7 @@ def _money(database: Database, service: PaymentService) -> Iterator[str]:
     """Charged if and only if enrolled, and at most once; what the service itself gave back is in the books."""
     held: Counter[str] = Counter()
     returned = set()
-    paid = dict(database.rows(_PAYMENTS))
+    paid = defaultdict(lambda: "unknown", database.rows(_PAYMENTS))
     for charge in service.charges.values():
         held[charge.payment.enrollment_id] += charge.holds_money
         if charge.returned:

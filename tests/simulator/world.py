@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -86,10 +87,9 @@ class World:
     def run(self) -> Outcome:
         """From the first request to the last look."""
         try:
-            with self._trace.of_logs():
+            with self._trace.of_logs(), closing(self._loop):
                 self._loop.run_until_complete(self._live())
                 lines, digest = self._trace.lines.copy(), self._trace.digest
-                self._loop.bury()
         finally:
             self._database.close()
         held = [charge for charge in self._service.charges.values() if charge.holds_money]
