@@ -143,11 +143,32 @@ async def test_money_that_went_back_for_a_course_that_was_completed_or_never_pai
     enrolled = (await school.enrol(await school.course())).json()
     await school.progress(enrolled["id"], 100)
     assert await told(school, "returned") == "for_the_operator"
-    assert await statuses(school) == ("completed", "charged")
+    assert await statuses(school) == ("completed", "refunded")
     await school.enrol(await school.course(), DECLINES)
     _, declined = await place(school, status="cancelled")
     assert await told(school, "returned", declined.id) == "for_the_operator"
     assert (await place(school, status="cancelled"))[1] == declined
+
+
+async def test_a_dispute_that_is_won_is_for_a_person_where_the_learner_was_told_of_a_refund(school: School) -> None:
+    enrolled = (await school.enrol(await school.course())).json()
+    assert await told(school, "kept") == "done"
+    await school.cancel(enrolled["id"])
+    assert await statuses(school) == ("refunded", "refunded")
+    assert await told(school, "kept") == "for_the_operator"
+
+
+async def test_money_that_went_back_and_is_not_known_to_have_come_is_told_again(school: School) -> None:
+    await go_away(school)
+    await school.enrol(await school.course())
+    for _ in range(2):
+        with pytest.raises(LearnFlowError) as refused:
+            await told(school, "returned")
+        assert refused.value.code is Code.SERVICE_UNAVAILABLE
+        assert await statuses(school) == ("pending", "charging")
+    school.gateway.away = None
+    assert await told(school, "returned") == "done"
+    assert await statuses(school) == ("refunded", "refunded")
 
 
 @pytest.mark.parametrize(("kind", "heard"), [("changed", "done"), ("paid", "done"), ("returned", "for_the_operator")])
