@@ -87,8 +87,11 @@ def test_the_tests_named_for_a_module_come_first_then_the_quickest_that_run_the_
     assert covering.of("core/money.py", range(7, 8), 10) == ["test_money.py::c", "test_http.py::b", "test_http.py::a"]
     assert covering.of("core/money.py", range(7, 8), 5) == ["test_money.py::c", "test_http.py::b"]
     assert covering.of("core/money.py", range(9, 10), 0) == ["test_http.py::b"]
-    # What runs at import is everybody's who uses the module, and what nobody runs may be anybody's.
-    assert covering.of("core/money.py", range(8, 9), 5) == ["test_money.py::c", "test_http.py::b"]
+    # What runs at import is everybody's, and first theirs who use the module.
+    assert covering.of("core/money.py", range(8, 9), 5) == [
+        *("test_money.py::c", "test_http.py::b"),
+        "test_ids.py::d",
+    ]
     assert covering.of("core/other.py", range(1, 2), 1.5) == ["test_ids.py::d", "test_http.py::b"]
 
 
