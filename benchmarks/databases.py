@@ -163,7 +163,7 @@ def database_options(parser: argparse.ArgumentParser, courses: tuple[int, ...]) 
     """Add the options that say on what is measured, and at which numbers of courses unless told otherwise."""
     parser.add_argument(
         "--courses",
-        type=_numbers,
+        type=numbers,
         default=courses,
         metavar="N,…",
         help=f"in the catalogue (default: {','.join(map(str, courses))})",
@@ -242,8 +242,9 @@ KEEPERS: Final = {
 }
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(sorted({int(number) for number in text.split(",")}))
-    if numbers[0] < 1:
-        raise argparse.ArgumentTypeError("a catalogue has one course or more")
-    return numbers
+def numbers(text: str) -> tuple[int, ...]:
+    """Some numbers above zero, separated by commas."""
+    found = tuple(sorted({int(number) for number in text.split(",")}))
+    if found[0] < 1:
+        raise argparse.ArgumentTypeError("every number is above zero")
+    return found

@@ -1,7 +1,6 @@
 """What the server of the benchmark keeps: a catalogue, an account without a limit worth the name, and many customers.
 
-Enrolments are asked for by Professional accounts, because an Enterprise account pays by licences; by so many of them
-that none comes near its limit.
+Enrolments are asked for by Professional accounts, because an Enterprise account pays by licences.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -24,8 +24,9 @@ from learnflow_http.cli.demo_catalogue import courses
 
 COURSES = 2_000
 PER_MINUTE = 100_000_000
-LEARNERS = 140
-"""Learners of one customer, each with a free and a paid enrolment: fewer than the 300 requests of its minute."""
+CUSTOMERS = 40
+LEARNERS = 150
+"""Of each customer."""
 
 
 class Place(NamedTuple):
@@ -36,13 +37,32 @@ class Place(NamedTuple):
     course_id: str
 
 
-class School(NamedTuple):
-    """What the load is made of: an Enterprise key and token, and enrolments in courses that are free or cost money."""
+class Learner(NamedTuple):
+    """A person, and the key of the account that enrols them."""
 
     key: str
-    token: str
-    free: list[Place]
-    paid: list[Place]
+    user_id: str
+
+
+class School(NamedTuple):
+    """What the load is made of: learners, and courses without prerequisites or an end of seats, free or for money."""
+
+    catalogue: list[Course]
+    learners: list[Learner]
+    free: list[str]
+    paid: list[str]
+
+    def spread(self, courses: list[str]) -> Iterator[Place]:
+        """Every learner in every one of these courses, once, and two that follow each other never in the same one."""
+        for turn in range(len(courses)):
+            for number, learner in enumerate(self.learners):
+                yield Place(*learner, courses[(turn + number) % len(courses)])
+
+    def crowded(self, courses: list[str]) -> Iterator[Place]:
+        """Every learner in the first of these courses, then in the next."""
+        for course in courses:
+            for learner in self.learners:
+                yield Place(*learner, course)
 
 
 async def reader(storage: Storage, signer: TokenSigner) -> str:
@@ -52,28 +72,24 @@ async def reader(storage: Storage, signer: TokenSigner) -> str:
     return await storage.write(partial(_token, signer=signer, owner=owner, ctx=ctx))
 
 
-async def found(storage: Storage, signer: TokenSigner, *, enrolments: int, seed: int) -> School:
-    """Fill an empty database, in which at least `enrolments` of each kind can then be made, each for another user."""
+async def found(storage: Storage, *, seed: int) -> School:
+    """Fill an empty database."""
     ctx = Context(time.time_ns() // 1_000, os.urandom)
-    owner, key = await storage.write(partial(_account, name="Owner", plan="enterprise", ctx=ctx))
-    learners: list[tuple[str, str]] = []
-    for number in range(-(-enrolments // LEARNERS)):
+    owner, _ = await storage.write(partial(_account, name="Owner", plan="enterprise", ctx=ctx))
+    learners: list[Learner] = []
+    for number in range(CUSTOMERS):
         learners += await storage.write(partial(_customer, name=f"Customer {number}", ctx=ctx))
     catalogue = [
         msgspec.structs.replace(course, created_by=None) for course in islice(courses({owner.account_id: ""}), COURSES)
     ]
     await storage.write(partial(_publish, catalogue=catalogue))
     chance = random.Random(seed)
+    chance.shuffle(learners)
     open_to_all = [course for course in catalogue if course.seats is None and not course.prerequisites]
+    chance.shuffle(open_to_all)
     free = [course.id for course in open_to_all if course.price.amount_minor == 0]
     paid = [course.id for course in open_to_all if course.price.amount_minor > 0]
-    chance.shuffle(learners)
-    return School(
-        key,
-        await storage.write(partial(_token, signer=signer, owner=owner, ctx=ctx)),
-        [Place(*learner, chance.choice(free)) for learner in learners],
-        [Place(*learner, chance.choice(paid)) for learner in learners],
-    )
+    return School(catalogue, learners, free, paid)
 
 
 async def _account(tx: Transaction, name: str, plan: Plan, ctx: Context) -> tuple[Actor, str]:
@@ -86,10 +102,10 @@ async def _account(tx: Transaction, name: str, plan: Plan, ctx: Context) -> tupl
     return owner, made.secret
 
 
-async def _customer(tx: Transaction, name: str, ctx: Context) -> list[tuple[str, str]]:
-    """The learners of a new Professional account, each beside its key."""
+async def _customer(tx: Transaction, name: str, ctx: Context) -> list[Learner]:
+    """The learners of a new Professional account."""
     owner, key = await _account(tx, name, "professional", ctx)
-    return [(key, (await _user(tx, owner, number, ctx)).id) for number in range(LEARNERS)]
+    return [Learner(key, (await _user(tx, owner, number, ctx)).id) for number in range(LEARNERS)]
 
 
 async def _user(tx: Transaction, owner: Actor, number: int, ctx: Context) -> User:

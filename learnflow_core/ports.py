@@ -205,6 +205,9 @@ class Courses(Protocol):
     async def get(self, course_id: str) -> Course | None:
         """The course with this id, whatever its status."""
 
+    async def outline(self, course_id: str) -> Course | None:
+        """The same without its long texts, which take most of the time: no `description`, nothing in `curriculum`."""
+
     async def by_external_ids(self, account_id: str, external_ids: Collection[str]) -> Mapping[str, Course]:
         """The account's courses that have one of these external ids, by it."""
 
@@ -295,7 +298,8 @@ class Payments(Protocol):
     async def claim(self, now: Instant, limit: int, *, until: Instant) -> Sequence[Payment]:
         """Take up at most `limit` payments that are due, those that were tried least often first.
 
-        Each is due again at `until`; before that nobody else is given it, however many ask at once.
+        Each is due again at `until`; before that nobody else is given it, however many ask at once. What is due more
+        than three times as far from now as `until` is due now: a clock that was ahead has put it off.
         """
 
     async def unresolved(self, before: Instant, limit: int) -> int:
@@ -456,6 +460,10 @@ class Transaction(Protocol):
     audit: Audit
     sandbox_charges: SandboxCharges
 
+    async def alone(self) -> None:
+        """Called by work that was given with a subject, before it does what other subjects' works may do too other than
+        by a guarded change: from here on nothing of others comes between its statements, if need be by a new start."""
+
     async def lead(self, name: str, now: Instant, until: Instant) -> bool:
         """Whether the process of this name is the one that does what is done for all processes, until then: because it
         was before, or nobody is any more. A time that is more than twice as far from now as
@@ -483,11 +491,16 @@ class Storage(Protocol):
     async def read(self, work: Work[T]) -> T:
         """Run work that changes nothing, on one snapshot."""
 
-    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
         """Run work that changes something; what it returns is answered once it is durable.
 
         It is as if it were alone. With `snapshot` it may miss what others change meanwhile of what it reads and does
-        not write: for work that needs no more, and would be undone for it again and again (`Courses.settle`).
+        not write: for work that needs no more, and would be undone for it again and again.
+
+        With a `subject` (a text that names whose business it is) it may share a transaction with such works of other
+        subjects, which is quicker where many write, and their statements may then come between its own: it must decide
+        by what only works of its subject, or works without one, change, and by changes that are guarded (`take_seat`,
+        `take_license`, `add`). See `Transaction.alone`. Nobody gives both.
         """
 
     async def tally(self) -> bool:
@@ -553,11 +566,12 @@ class PaymentNews(msgspec.Struct, frozen=True):
     """What a payment service tells by itself of one payment. It may come late, twice, and in any order.
 
     `changed`: something became of it, ask what. `paid`: the money has come in. `returned`: the money went back to the
-    payer, all of it. `disputed`: the payer asked the bank for the money back. `not_returned`: a refund has failed.
+    payer, all of it. `disputed`: the payer asked the bank for the money back; `kept`: in vain. `not_returned`: a refund
+    has failed.
     """
 
     payment_id: str
-    kind: Literal["changed", "paid", "returned", "disputed", "not_returned"]
+    kind: Literal["changed", "paid", "returned", "disputed", "kept", "not_returned"]
 
 
 class PaymentNewsReader(Protocol):

@@ -57,7 +57,7 @@ class SandboxGateway:
 
     async def _keep(self, key: str, payment: Payment, outcome: str) -> str:
         asked = SandboxCharge(key, outcome, payment.amount, payment.updated_at)
-        kept = await self._storage.write(lambda tx: tx.sandbox_charges.add(asked))
+        kept = await self._storage.write(lambda tx: tx.sandbox_charges.add(asked), subject=f"sandbox {key}")
         if kept.amount != payment.amount:
             raise ValueError(f"{key} was asked for before, with {kept.amount} and not {payment.amount}")
         return kept.outcome

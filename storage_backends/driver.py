@@ -109,6 +109,10 @@ class DriverTransaction(Protocol):
             raise
         await self.rows("RELEASE inner_work")
 
+    async def alone(self) -> None:
+        """Share the transaction with nobody from here on; a work that does is begun anew in one of its own."""
+        return
+
     tested: str
     """The column of `courses` that `tests` looks at."""
 
@@ -154,6 +158,13 @@ class DriverTransaction(Protocol):
         texts, than the database has time for.
         """
 
+    async def clear_index(self) -> None:
+        """Let the index know of no course, as when there was none."""
+
+    async def misplaced(self) -> Sequence[str]:
+        """The ids of courses that stand in the index where they should not, if it has an order."""
+        return ()
+
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         """The numbers of those of these courses that the index does not know as they are given."""
 
@@ -189,11 +200,12 @@ class Driver(Protocol):
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         """Run work on one snapshot, interrupted (`OverdueError`) when it takes too long, unless `patient`."""
 
-    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
         """Run work in a transaction that is durable when this returns (`UncertainError`: perhaps all the same).
 
         It is as if it were alone, and what it has read had not changed when it is done. With `snapshot` that holds only
-        of what it writes: so it undoes nobody who writes what it has read.
+        of what it writes: so it undoes nobody who writes what it has read. With a `subject` it may share a transaction
+        as `learnflow_core.ports.Storage.write` says.
         """
 
     async def close(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, NamedTuple, TypeVar
 
 from learnflow_core.errors import LearnFlowError
 from storage_backends.driver import Connections, OverdueError, UncertainError, Work, unavailable
 from storage_backends.postgres_pool import Connection, Pool
+from storage_backends.postgres_together import Together
 from storage_backends.postgres_transaction import (
     FAILURES,
     AgainError,
@@ -23,16 +24,35 @@ T = TypeVar("T")
 
 STATEMENT_S: Final = 10.0
 """How long one statement of a write may take."""
+GATED_IDLE_S: Final = 2.0
+"""How long nothing may happen in a transaction that others of its kind wait for."""
 TOGETHER: Final = 2
 """How often a write is tried beside others, before it is given the database for itself."""
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PATIENT_READ: Final = f"{_READ}; SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"
-_WRITE: Final = (
-    f"BEGIN ISOLATION LEVEL {{}}; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}; LOCK TABLE gate IN"
+_WRITE: Final = f"BEGIN ISOLATION LEVEL {{}}; SET LOCAL statement_timeout = {STATEMENT_S * 1000:.0f}"
+_TOGETHER: Final = f"{_WRITE}; LOCK TABLE gate IN ROW SHARE MODE"
+_ALONE: Final = f"{_WRITE}; LOCK TABLE gate IN EXCLUSIVE MODE"
+# One after the other, beside those above: what writes many rows that others write would wait for its like in a circle.
+# Others wait for this lock: who vanishes while holding it is soon given up.
+_GATED: Final = (
+    f"{_WRITE}; LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE; "  # noqa: S608 - our own words
+    f"SET LOCAL idle_in_transaction_session_timeout = {GATED_IDLE_S * 1000:.0f}"
 )
-_TOGETHER: Final = f"{_WRITE} ROW SHARE MODE"
-_ALONE: Final = f"{_WRITE} EXCLUSIVE MODE"
+
+
+class _Way(NamedTuple):
+    """How a write begins that is tried beside others, and how when that was in vain."""
+
+    beside: str
+    alone: str
+
+
+_SERIAL: Final = _Way(_TOGETHER.format("SERIALIZABLE"), _ALONE.format("SERIALIZABLE"))
+_SNAPSHOT: Final = _Way(_GATED.format("REPEATABLE READ"), _ALONE.format("REPEATABLE READ"))
+# What is asked in such a transaction goes by a key, and is asked many times: one plan is right for all.
+_SHARED: Final = f"{_GATED.format('SERIALIZABLE')}; SET LOCAL plan_cache_mode = force_generic_plan"
 
 
 class PostgresDriver:
@@ -46,6 +66,7 @@ class PostgresDriver:
         self._read_deadline_s = read_deadline_s
         self._clock = clock
         self._writes: set[asyncio.Task[Any]] = set()
+        self._together = Together(self._attempt_shared, self._write)
 
     @property
     def connections(self) -> Callable[[], Connections]:
@@ -56,17 +77,26 @@ class PostgresDriver:
         left, begin = (_without_end, _PATIENT_READ) if patient else (self._deadline(), _READ)
         return await self._returned(connection, _attempt(connection, begin, work, left))
 
-    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
+        if subject is not None:
+            return await self._together.write(work, subject)
+        return await self._write(work, _SNAPSHOT if snapshot else _SERIAL)
+
+    async def _write(self, work: Work[T], way: _Way = _SERIAL) -> T:
         connection = await self._pool.take()
-        level = "REPEATABLE READ" if snapshot else "SERIALIZABLE"
         # A task of its own: it goes on when its caller is cancelled.
-        task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work, level)))
+        task = asyncio.get_running_loop().create_task(self._returned(connection, _written(connection, work, way)))
         self._writes.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
+        await self._together.close()
         await self._pool.close()
+
+    async def _attempt_shared(self, work: Callable[[PostgresTransaction], Awaitable[None]]) -> None:
+        connection = await self._pool.take()
+        await self._returned(connection, _attempt(connection, _SHARED, work, _a_statement, writes=True))
 
     async def _returned(self, connection: Connection, transaction: Coroutine[Any, Any, T]) -> T:
         """What the transaction comes to; the connection goes back to the pool."""
@@ -95,25 +125,30 @@ class PostgresDriver:
         return left
 
 
-async def _written(connection: Connection, work: Work[T], level: str) -> T:
-    """What the work comes to when its transaction, of this level of isolation, is durable.
+async def _written(connection: Connection, work: Work[T], way: _Way) -> T:
+    """What the work comes to when its transaction is durable.
 
     Each try that fails for others has let one of them succeed. The last one waits until nobody else writes, keeps all
     from beginning meanwhile, and so cannot fail for them.
     """
     for _ in range(TOGETHER):
         try:
-            return await _attempt(connection, _TOGETHER.format(level), work, _a_statement, writes=True)
+            return await _attempt(connection, way.beside, work, _a_statement, writes=True)
         except AgainError:
             await _say(connection, "ROLLBACK", STATEMENT_S)
     try:
-        return await _attempt(connection, _ALONE.format(level), work, _a_statement, writes=True)
+        return await _attempt(connection, way.alone, work, _a_statement, writes=True)
     except AgainError as error:
         raise unavailable() from error
 
 
 async def _attempt(
-    connection: Connection, begin: str, work: Work[T], left: Callable[[], float | None], *, writes: bool = False
+    connection: Connection,
+    begin: str,
+    work: Callable[[PostgresTransaction], Awaitable[T]],
+    left: Callable[[], float | None],
+    *,
+    writes: bool = False,
 ) -> T:
     """Run the work once, in a transaction that is still open when this raises."""
     await _say(connection, begin, left())

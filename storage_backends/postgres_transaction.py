@@ -101,6 +101,21 @@ class PostgresTransaction(DriverTransaction):
         with self._asking() as (connection, timeout):
             return [tuple(row) for row in await connection.fetch(sql, *args, timeout=timeout)]
 
+    async def each(self, sql: str, args: Sequence[Sequence[Value]]) -> Sequence[Sequence[Row]]:
+        """What `rows` answers to each of these arguments, in one round trip."""
+        if len(args) == 1:
+            return [await self.rows(sql, *args[0])]
+        found: list[list[Row]] = [[] for _ in args]
+        with self._asking() as (connection, timeout):
+            if not answers(sql):
+                await connection.executemany(sql, args, timeout=timeout)
+                return found
+            numbered = [(*values, number) for number, values in enumerate(args)]
+            for row in await connection.fetchmany(_numbered(sql, len(args[0]) + 1), numbered, timeout=timeout):
+                number, *columns = row
+                found[number].append(tuple(columns))
+        return found
+
     async def together(self, *statements: tuple[str, Sequence[Value]]) -> None:
         if statements:
             every, args = zip(*statements, strict=True)
@@ -126,6 +141,9 @@ class PostgresTransaction(DriverTransaction):
 
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         await postgres_search.index(self, changes)
+
+    async def clear_index(self) -> None:
+        await self.rows("DELETE FROM course_search")
 
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         return await postgres_search.missed(self, courses)
@@ -162,6 +180,17 @@ class PostgresTransaction(DriverTransaction):
             return RuntimeError("work that was given to read tried to write")
         meaning = translated(error, closed=closed)
         return unavailable() if self._writes and isinstance(meaning, OverdueError) else meaning
+
+
+def answers(sql: str) -> bool:
+    """Whether a statement answers rows."""
+    return sql.startswith(("SELECT", "WITH")) or " RETURNING " in sql
+
+
+@lru_cache(maxsize=512)
+def _numbered(sql: str, parameter: int) -> str:
+    """The statement with the value of one more parameter before each row: the library tells not whose a row is."""
+    return f"WITH asked AS ({sql}) SELECT CAST(${parameter} AS BIGINT), asked.* FROM asked"  # noqa: S608 - our own
 
 
 def patience(left: float | None) -> float | None:

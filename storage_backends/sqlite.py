@@ -30,6 +30,7 @@ _MEMORY: Final = ":memory:"
 _OLDEST: Final = (3, 39, 0)  # STRICT tables and RETURNING; and IS NOT DISTINCT FROM, as PostgreSQL writes it
 _READ_PATIENCE_S: Final = 5.0  # a read waits only while another process recovers the log
 _READER_CACHE_KB: Final = 512  # the system keeps the same pages: with four times as much, no read was any quicker
+_LOG_PAGES: Final = 8_000  # then it is emptied, which waits for the disk twice more; by default every two full batches
 _MIGRATION_PATIENCE_S: Final = 60.0
 _CACHED_STATEMENTS: Final = 512  # more than the repository has
 _WRITE_AHEAD_ATTEMPTS: Final = 100
@@ -99,6 +100,8 @@ def _connect(path: str) -> sqlite3.Connection:
 def _prepare(writer: sqlite3.Connection, readers: Sequence[sqlite3.Connection]) -> None:
     writer.execute("PRAGMA foreign_keys = ON")
     writer.execute("PRAGMA synchronous = FULL")  # with the log, NORMAL could lose the last commits of a power cut
+    writer.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+    writer.execute("PRAGMA temp_store = MEMORY")  # else savepoints write to a file as often as commits to the log
     writer.execute("PRAGMA busy_timeout = 0")  # the writer waits in its own way
     for reader in readers:
         reader.execute("PRAGMA query_only = ON")

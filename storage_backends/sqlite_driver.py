@@ -61,7 +61,8 @@ class SQLiteDriver:
     async def read(self, work: Work[T], *, patient: bool = False) -> T:
         return await self._done(self._reads, Job(work, writes=False, patient=patient))
 
-    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
+        del subject, snapshot  # works share a commit anyway, one after the other, and nothing changes meanwhile
         return await self._done(self._writes, Job(work, writes=True))
 
     async def close(self) -> None:

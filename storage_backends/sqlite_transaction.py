@@ -114,8 +114,11 @@ class SQLiteTransaction(DriverTransaction):
         self._connection = None
 
     async def rows(self, sql: str, *args: Value) -> Sequence[Row]:
-        with self._open() as connection:
+        connection = self._ready()  # not by `_open`, which takes as long as a small statement
+        try:
             return connection.execute(sql, bound(args)).fetchall()
+        except sqlite3.Error as error:
+            raise self._meaning(error) from error
 
     def match(self, wanted: Wanted, *, without: Wanted | None = None, markers: Sequence[str] = ()) -> str:
         text = _all_of(wanted, markers)
@@ -143,6 +146,13 @@ class SQLiteTransaction(DriverTransaction):
         with self._open() as connection:
             sqlite_places.move(connection, changes)
 
+    async def clear_index(self) -> None:
+        with self._open() as connection:
+            sqlite_places.clear(connection)
+
+    async def misplaced(self) -> Sequence[str]:
+        return [str(course_id) for (course_id,) in await self.rows(sqlite_places.MISPLACED)]
+
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         asked = [(course.n, self.match(Wanted(tuple(course.tokens.split(" "))))) for course in courses]
         return [n for (n,) in await self.rows(sqlite_places.MISSED, json.dumps(asked))]
@@ -153,21 +163,23 @@ class SQLiteTransaction(DriverTransaction):
     async def damage(self) -> Sequence[str]:
         found = [str(message) for (message,) in await self.rows("PRAGMA integrity_check") if message != "ok"]
         orphans = await self.rows("PRAGMA foreign_key_check")
-        found += [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
-        misplaced = await self.rows(sqlite_places.MISPLACED)
-        return found + [f"course {course_id} has not its place in the search index" for (course_id,) in misplaced]
+        return found + [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """The connection, while there is time; what it raises inside is told as what it means."""
+        connection = self._ready()
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise self._meaning(error) from error
+
+    def _ready(self) -> sqlite3.Connection:
         if self._connection is None:
             raise RuntimeError("this transaction is over")
         if self._deadline is not None and self._deadline.passed():
             raise OverdueError
-        try:
-            yield self._connection
-        except sqlite3.Error as error:
-            raise self._meaning(error) from error
+        return self._connection
 
     def _meaning(self, error: sqlite3.Error) -> Exception:
         if self._deadline is not None and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:

@@ -7,7 +7,7 @@ import json
 import shutil
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from benchmarks import http
+from benchmarks.catalogue_data import catalogue
 from benchmarks.databases import KEEPERS, POSTGRESQL, SQLITE, Databases, database_options, databases
 from benchmarks.goals import judged
 from benchmarks.http import enrolments, lists, workers
@@ -24,6 +25,7 @@ from benchmarks.http.goals import GOALS, MEMORY
 from benchmarks.http.requests import LIMITS, SORTS, Catalogue, fetch, request, search_target
 from benchmarks.http.servers import servers
 from benchmarks.http.tables import document, draw
+from benchmarks.peers.fastapi_sqlalchemy import filling
 from benchmarks.plots import can_draw
 from benchmarks.processes import Server
 from tests.conftest import missing
@@ -31,7 +33,7 @@ from tests.limiting import ROOT
 from tests.postgres import found_programs
 
 COURSES = 300
-QUICK = ["--rounds", "5", "--seconds", "0.02", "--enrolments", "8", "--connections", "2", "--seed", "7"]
+QUICK = ["--rounds", "5", "--seconds", "0.02", "--enrolling", "2", "--connections", "2", "--seed", "7"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,12 @@ def test_every_case_is_measured_beside_its_floor_and_its_peer_at_every_size(repo
             lists.row_of(subject, asked) for subject in (lists.LEARNFLOW, lists.PEER) for asked in lists.ASKED
         }
         assert set(report["results"][MEMORY][lists.title_of(SQLITE, courses)]) >= {lists.LEARNFLOW, lists.PEER}
-    assert set(report["results"][enrolments.ENROLMENTS]) == {enrolments.FLOOR, enrolments.FREE, enrolments.PAID}
+    rows = report["results"][enrolments.title_of(SQLITE, 2)]
+    assert set(rows) == {
+        enrolments.FLOOR,
+        *(enrolments.row_of(lists.LEARNFLOW, kind) for kind in enrolments.OURS),
+        *(enrolments.row_of(lists.PEER, kind) for kind in enrolments.THEIRS),
+    }
     assert set(report["results"][workers.WORKERS]) == {workers.ONE, workers.TWO}
 
 
@@ -101,6 +108,9 @@ def test_goals_find_their_figures_in_a_run_of_their_sizes() -> None:
     groups = [lists.title_of(engine, size) for engine in (SQLITE, POSTGRESQL) for size in http.SIZES]
     results: dict[str, Any] = {title: dict.fromkeys(names, row) for title in groups}
     results[MEMORY] = {title: {lists.LEARNFLOW: 30_000_000} for title in groups}
+    for engine in (SQLITE, POSTGRESQL):
+        kinds = {enrolments.row_of(subject, enrolments.FREE): row for subject in ("learnflow", "FastAPI")}
+        results[enrolments.title_of(engine, enrolments.AT_ONCE[0])] = kinds
     results[workers.WORKERS] = {workers.ONE: row, workers.TWO: row}
     assert not [goal for goal in judged(GOALS, results) if goal["found"] is None]
 
@@ -219,3 +229,20 @@ def test_a_database_whose_filling_was_broken_off_is_filled_anew(
                 found.ours(SQLITE, 5)
         found.ours(SQLITE, 5)
     assert len(list((tmp_path / "sqlite").iterdir())) == 1
+
+
+def test_the_peer_enrols_each_once_and_never_beyond_the_seats() -> None:
+    with TemporaryDirectory() as made, servers() as starts:
+        url = filling.async_url(f"sqlite:///{made}/peers.db")
+        course = msgspec.structs.replace(next(catalogue(1, account_id="acct_1")), seats=3)
+        asyncio.run(filling.fill(url, [course], [f"usr_{number}" for number in range(5)]))
+        with starts.peer(url) as peer:
+
+            def enrolled(number: int) -> bool:
+                body = msgspec.json.encode({"user_id": f"usr_{number}", "course_id": course.id})
+                asked = request("/v1/enrollments", starts.peers_token(), method="POST", body=body)
+                with suppress(RuntimeError):
+                    return fetch(peer, asked).status == 201
+                return False
+
+            assert [enrolled(number) for number in (0, 0, 1, 2, 3, 4)] == [True, False, True, True, False, False]

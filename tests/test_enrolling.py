@@ -136,6 +136,20 @@ async def test_somebody_who_enrols_the_same_person_at_once_is_asked_to_come_agai
     assert len(school.gateway.asked) == 1
 
 
+async def test_a_seat_that_becomes_free_in_a_course_that_has_lost_seats_is_nobodys(school: School) -> None:
+    course = await school.course(seats=2, access_days=1)
+    first, second, third = await school.crowd(3)
+    over = (await enroll(school, course, user=first)).enrollment
+    school.world.clock.advance(43_200)
+    await enroll(school, course, user=second)
+    await school.change(course, seats=1)
+    school.world.clock.advance(43_200)
+    assert (await refusal(enroll(school, course, user=third))).code is Code.COURSE_FULL
+    assert len(school.gateway.asked) == 2
+    await school.world.sweep()
+    assert [each["id"] for each in await school.enrollments(status="expired")] == [over.id]
+
+
 async def test_progress_is_set_by_the_account_and_by_who_teaches_the_course(school: School) -> None:
     teacher = await school.world.user(school.account, "t@acme.test", role="instructor")
     other = await school.world.user(school.account, "o@acme.test", role="instructor")

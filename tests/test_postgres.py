@@ -19,7 +19,7 @@ from storage_backends.conformance.samples import account, count, course, keep
 from storage_backends.conformance.search import Search
 from storage_backends.driver import DriverTransaction, DuplicateError, OverdueError, RefusedError, UncertainError
 from storage_backends.postgres import POOL_SIZE, _parts
-from storage_backends.postgres_driver import TOGETHER, PostgresDriver
+from storage_backends.postgres_driver import GATED_IDLE_S, TOGETHER, PostgresDriver
 from storage_backends.postgres_transaction import AgainError, PostgresTransaction, translated
 from storage_backends.repository import Repository, blocks, searches, tally, uncounted
 from tests.postgres import Postgres
@@ -109,6 +109,10 @@ READ = "SELECT courses FROM totals WHERE list = 'a'"
 UP = "UPDATE totals SET courses = courses + 1 WHERE list = '{}'"
 
 
+def _up(name: str) -> Any:
+    return lambda tx: tx.rows(UP.format(name))
+
+
 @pytest.fixture
 async def totals(other: Any) -> None:
     for name in "ab":
@@ -121,6 +125,49 @@ async def test_writes_that_collide_are_run_again_until_all_are_done(driver: Post
     await asyncio.gather(*writes)
     assert len(tries) > 3
     assert await other.fetchval(READ) == 3
+
+
+@pytest.mark.usefixtures("totals")
+async def test_what_is_asked_at_once_is_answered_one_by_one(driver: PostgresDriver, other: Any) -> None:
+    async def work(tx: Any) -> list[Any]:
+        await tx.each("UPDATE totals SET courses = courses + $2 WHERE list = $1", [("a", 1), ("b", 2), ("a", 4)])
+        asked = [("b",), ("nowhere",), ("a",)]
+        return [
+            await tx.each("SELECT list, list, courses FROM totals WHERE list = $1", asked),
+            await tx.each("UPDATE totals SET courses = 9 WHERE list = $1 AND courses < 9 RETURNING 1", asked + asked),
+            await tx.each("SELECT courses FROM totals WHERE list = $1", asked[:1]),
+        ]
+
+    found, changed, one = await driver.write(work)
+    assert found == [[("b", "b", 2)], [], [("a", "a", 5)]]
+    assert changed == [[(1,)], [], [(1,)], [], [], []]
+    assert one == [[(9,)]]
+    assert await other.fetchval(READ) == 9
+
+
+@pytest.mark.usefixtures("totals")
+async def test_writes_with_a_subject_or_of_a_snapshot_follow_those_of_other_processes_and_hold_up_no_others(
+    driver: PostgresDriver, other: Any
+) -> None:
+    async with other.transaction():
+        await other.execute("LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE")
+        shared = [asyncio.ensure_future(driver.write(_up("a"), subject=f"{number}")) for number in range(3)]
+        counting = asyncio.ensure_future(driver.write(_up("a"), snapshot=True))
+        await driver.write(_up("b"))
+        assert not any(each.done() for each in [*shared, counting])
+    await asyncio.gather(*shared, counting)
+    assert await other.fetchval(READ) == 4
+
+
+async def test_one_that_vanishes_in_a_transaction_that_others_wait_for_is_given_up_soon(
+    driver: PostgresDriver, other: Any
+) -> None:
+    async def work(tx: DriverTransaction) -> Any:
+        return await tx.rows("SELECT current_setting('idle_in_transaction_session_timeout')")
+
+    shared = await asyncio.gather(*(driver.write(work, subject=f"{number}") for number in range(2)))
+    assert {seconds for ((seconds,),) in [*shared, await driver.write(work, snapshot=True)]} == {f"{GATED_IDLE_S:.0f}s"}
+    assert await driver.write(work) == [("30s",)]
 
 
 @pytest.mark.usefixtures("totals")

@@ -14,7 +14,7 @@ from learnflow_http.cli import learnflow
 from tests import scene
 from tests.postgres import Postgres
 from tests.scene import PAYS
-from tests.school import School, school_on
+from tests.school import DAY_S, School, school_on
 from tests.world import World, open_world
 
 SECRET = "x" * 32
@@ -130,3 +130,27 @@ async def test_what_an_operator_does_with_a_new_database(postgres: Postgres) -> 
             assert "LEARNFLOW_JWT_SECRET: this database needs one" in command("serve", "--port", "0", status=2)
 
         await asyncio.to_thread(all_of_it)
+
+
+async def test_two_who_look_for_a_seat_at_once_end_each_overdue_enrolment_once(school: School) -> None:
+    """The world looks at the books at its end: a seat that came free twice would be found there."""
+    course = await school.course(seats=4, access_days=1)
+    elsewhere = await school.course()
+    people = await school.crowd(6)
+    for user in people[:4]:
+        assert (await school.enrol(course, user=user)).status_code == 201
+        school.world.clock.advance(DAY_S / 3)
+    storage: Any = school.world.services.storage
+    waiting = storage._driver._together
+    connection = await storage._driver._pool.take()
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE")
+        # The first holds a transaction up until the others have come, who are then in the next one together.
+        replies = [asyncio.ensure_future(school.enrol(elsewhere))]
+        while waiting._serving is None or waiting._waiting:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
+        replies += [asyncio.ensure_future(school.enrol(course, user=user)) for user in people[4:]]
+        while len(waiting._waiting) < 2:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+    storage._driver._pool.give(connection)
+    assert [(await reply).status_code for reply in replies] == [201, 201, 201]

@@ -1,7 +1,11 @@
 """The application's SQL keeps to what SQLite and PostgreSQL share; the conformance suite shows that it is right."""
 
+import gc
 import re
+import sqlite3
+import weakref
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import product
 from typing import get_args
 
@@ -38,7 +42,7 @@ from storage_backends.conformance.samples import (
     refresh_token,
     user,
 )
-from storage_backends.repository import blocks, uncounted, version
+from storage_backends.repository import Repository, blocks, uncounted, version
 from storage_backends.repository.enrollments import LIVE
 from storage_backends.sqlite_transaction import SQLiteTransaction
 from storage_backends.upgrade import known
@@ -188,6 +192,18 @@ async def _list_changes(tx: Transaction, paging: Paging) -> None:
     await tx.enrollments.list(EnrollmentQuery("live", "acct_1", updated_since=1), paging)
     await tx.certificates.list(CertificateQuery("live", "acct_1", updated_since=1), paging)
     await tx.courses.list(CourseQuery("popular", updated_since=1), paging)
+
+
+def test_a_transaction_is_gone_with_who_used_it_and_not_left_to_the_garbage_collector() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        repository = Repository(SQLiteTransaction(connection))
+        gone = weakref.ref(repository._tx)
+        gc.disable()
+        try:
+            del repository
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 async def test_every_statement_is_in_words_that_both_databases_have(asked: set[str]) -> None:

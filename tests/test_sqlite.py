@@ -135,6 +135,7 @@ def names(folder: Path) -> list[str]:
 
 async def test_a_commit_waits_for_the_disk(opened: Opened) -> None:
     assert opened.writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: a power cut loses no commit
+    assert opened.writer.execute("PRAGMA temp_store").fetchone() == (2,)  # MEMORY: savepoints write nothing
 
 
 async def test_writes_that_wait_together_share_one_commit(opened: Opened) -> None:

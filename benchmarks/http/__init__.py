@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.databases import SQLITE, Databases, database_options, databases
+from benchmarks.databases import SQLITE, Databases, database_options, databases, numbers
 from benchmarks.documents import rewrite
 from benchmarks.goals import judged, print_goals
 from benchmarks.http import enrolments, lists, workers
@@ -59,7 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--connections", type=int, default=8, help="requests under way at once (default: 8)")
     parser.add_argument("--seconds", type=float, default=0.7, help="length of a sample (default: 0.7)")
-    parser.add_argument("--enrolments", type=int, default=500, help="enrolments in a sample of them (default: 500)")
+    parser.add_argument(
+        "--enrolling",
+        type=numbers,
+        default=enrolments.AT_ONCE,
+        metavar="N,…",
+        help=f"enrolments under way at once (default: {','.join(map(str, enrolments.AT_ONCE))})",
+    )
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help="where benchmarks.md is to show what was found")
     return parser
 
@@ -76,7 +82,9 @@ def _measured(
             results[group.title], memory[group.title] = group.rows, group.uss_bytes
         results[MEMORY] = memory
     if ENROLMENTS in given.only:
-        results[enrolments.ENROLMENTS] = enrolments.rows(starts, given.enrolments, settings)
+        for some in enrolments.groups(kept.engines, given.enrolling, starts, settings):
+            print(f"{some.title}: measured.", file=sys.stderr)
+            results[some.title] = some.rows
     if WORKERS in given.only and SQLITE in kept.engines:
         results[workers.WORKERS] = workers.rows(kept, starts, settings)
     return results

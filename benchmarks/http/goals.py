@@ -7,6 +7,7 @@ from itertools import product
 
 from benchmarks.databases import ENGINES, POSTGRESQL, SQLITE
 from benchmarks.goals import Goal, Results, median, times
+from benchmarks.http import enrolments
 from benchmarks.http.lists import AGAIN, ANY_PAGE, FLOOR, LEARNFLOW, PEER, row_of, title_of
 from benchmarks.http.workers import ONE, TWO, WORKERS
 
@@ -28,6 +29,13 @@ def beside_the_peer(engine: str, courses: int, asked: str) -> Callable[[Results]
     return lambda results: times(
         results[group][row_of(LEARNFLOW, asked)], results[group][row_of(PEER, asked)], "requests_per_s"
     )
+
+
+def enrolling(engine: str) -> Callable[[Results], float]:
+    """Enrolments a second in free courses, as a multiple of the peer's, with the fewest under way that are measured."""
+    group = enrolments.title_of(engine, enrolments.AT_ONCE[0])
+    ours, theirs = (enrolments.row_of(subject, enrolments.FREE) for subject in (LEARNFLOW, PEER))
+    return lambda results: times(results[group][ours], results[group][theirs], "requests_per_s")
 
 
 def megabytes(engine: str, courses: int) -> Callable[[Results], float]:
@@ -67,6 +75,10 @@ GOALS = (
             (ANY_PAGE, 100_000, 20),
             (ANY_PAGE, LARGEST, 60),
         )
+    ),
+    *(
+        Goal(f"enrolments in free courses on {engine}, beside FastAPI", target, "x", enrolling(engine))
+        for engine, target in ((SQLITE, 35), (POSTGRESQL, 6))
     ),
     *(
         Goal(f"{title_of(engine, LARGEST)}, memory of a worker", 45, "MB", megabytes(engine, LARGEST), at_least=False)

@@ -113,9 +113,11 @@ Asked = Callable[[Catalogue, int], Iterator[str]]
 """The targets of requests, drawn by a seed."""
 
 
-def request(target: str, credential: str, *, method: str = "GET", body: bytes = b"") -> bytes:
-    """A request as it is sent."""
+def request(target: str, credential: str, *, method: str = "GET", body: bytes = b"", key: str = "") -> bytes:
+    """A request as it is sent; with an idempotency key, where one is given."""
     head = f"{method} {target} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {credential}\r\n"
+    if key:
+        head += f"idempotency-key: {key}\r\n"
     if body:
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
     return head.encode("ascii") + b"\r\n" + body

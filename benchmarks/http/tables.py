@@ -82,7 +82,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _beside(title: str, row: str) -> str:
     """The row that another of its table is compared with."""
-    return {workers.WORKERS: workers.ONE, enrolments.ENROLMENTS: enrolments.FLOOR}.get(title) or floor_of(row)
+    if title.startswith(enrolments.TITLE):
+        return enrolments.FLOOR
+    return workers.ONE if title == workers.WORKERS else floor_of(row)
 
 
 def _cells(name: str, row: Mapping[str, Any], beside: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from learnflow_core.ports import Context, EnrollmentQuery, Paging, PaymentGatewa
 from learnflow_core.usecases import bookkeeping, certificates, payments
 from learnflow_core.usecases.payments import Gateways, unless_unavailable
 from learnflow_core.usecases.places import expire_overdue, release
-from learnflow_core.usecases.visible import get_course, get_enrollment, get_user, narrowed, teaches
+from learnflow_core.usecases.visible import get_enrollment, get_outline, get_user, narrowed, teaches
 
 ATTEMPTS = 3
 """How often a post that keeps meeting somebody else's declined payment tries for the place itself."""
@@ -76,7 +76,9 @@ async def enroll(storage: Storage, gateways: Gateways, actor: Actor, new: NewEnr
     """
     gateway = gateways[actor.mode]
     for _ in range(ATTEMPTS):
-        place = await storage.write(lambda tx: _reserve(tx, gateway, actor, new, ctx))
+        place = await storage.write(
+            lambda tx: _reserve(tx, gateway, actor, new, ctx), subject=f"{new.user_id} {new.course_id}"
+        )
         if place.payment is None:
             return Enrolled(place.enrollment, place.created)
         settled = await payments.charge(storage, gateway, place.payment, ctx)
@@ -177,7 +179,7 @@ class _Place(msgspec.Struct, frozen=True):
 async def _reserve(tx: Transaction, gateway: PaymentGateway, actor: Actor, new: NewEnrollment, ctx: Context) -> _Place:
     """Take the place: an enrolment that is active where nothing is charged, else pending with its payment."""
     user = await get_user(tx, actor, new.user_id)
-    course = await get_course(tx, actor, new.course_id)
+    course = await get_outline(tx, actor, new.course_id)
     _require(admission.check_published(course))
     existing = await tx.enrollments.live(user.id, course.id)
     if existing is not None and life.is_overdue(existing, ctx.now):
@@ -209,6 +211,9 @@ async def _take_seat(tx: Transaction, course: Course, actor: Actor, ctx: Context
     """Take a seat, that of somebody whose access is over if need be."""
     if await tx.courses.take_seat(course.id, actor.mode):
         return
+    if not await tx.enrollments.overdue(ctx.now, 1, course.id):
+        raise admission.no_seat(course)
+    await tx.alone()  # two who look for a seat would else end the same enrolments
     freed = await expire_overdue(tx, ctx, EXPIRED_FOR_A_SEAT, course.id)
     if not freed or not await tx.courses.take_seat(course.id, actor.mode):
         raise admission.no_seat(course)
@@ -245,7 +250,7 @@ def _require(refusal: LearnFlowError | None) -> None:
 
 
 async def _complete(tx: Transaction, completed: Enrollment, ctx: Context) -> Enrollment:
-    course = await tx.courses.get(completed.course_id)
+    course = await tx.courses.outline(completed.course_id)
     user = await tx.users.get(completed.user_id)
     assert course is not None, "the schema ties an enrolment to its course"
     assert user is not None, "and to its user"

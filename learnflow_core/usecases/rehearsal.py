@@ -16,7 +16,7 @@ from learnflow_core.model import DAY, Course, Enrollment, Instant, User
 from learnflow_core.ports import Context, PaymentGateway, Transaction
 from learnflow_core.usecases.enrollments import EXPIRED_FOR_A_SEAT, NewEnrollment
 from learnflow_core.usecases.payments import Gateways, find_token
-from learnflow_core.usecases.visible import get_course, get_user
+from learnflow_core.usecases.visible import get_outline, get_user
 
 Outcome = Literal["enrolled", "already_enrolled", "refused"]
 """What posting would come to, as far as can be told without asking the payment service."""
@@ -42,7 +42,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
 async def rehearse(tx: Transaction, gateways: Gateways, actor: Actor, new: NewEnrollment, ctx: Context) -> Rehearsal:
     """Ask every rule in turn, and change nothing. `user_not_found` and `course_not_found` as when enrolling."""
     user = await get_user(tx, actor, new.user_id)
-    course = await get_course(tx, actor, new.course_id)
+    course = await get_outline(tx, actor, new.course_id)
     verdicts = [Verdict("published", admission.check_published(course))]
     existing = await tx.enrollments.live(user.id, course.id)
     if existing is not None and life.is_overdue(existing, ctx.now):

@@ -17,10 +17,12 @@ async def get_course(tx: Transaction, actor: Actor | None, course_id: str) -> Co
     Everyone sees what is published; the owning account sees drafts and what is archived too, and an archived course is
     still seen by those who are enrolled in it.
     """
-    course = await tx.courses.get(course_id)
-    if course is None or not (course.status == "published" or owns(actor, course) or await _keeps(tx, actor, course)):
-        raise LearnFlowError(Code.COURSE_NOT_FOUND)
-    return course
+    return await _shown(tx, actor, await tx.courses.get(course_id))
+
+
+async def get_outline(tx: Transaction, actor: Actor | None, course_id: str) -> Course:
+    """The same course, or the same refusal, without what `Courses.outline` leaves out."""
+    return await _shown(tx, actor, await tx.courses.outline(course_id))
 
 
 async def get_user(tx: Transaction, actor: Actor, user_id: str) -> User:
@@ -60,7 +62,7 @@ def owns(actor: Actor | None, course: Course) -> bool:
 
 async def teaches(tx: Transaction, actor: Actor, course_id: str) -> bool:
     """Whether the actor is the instructor who created the course, in whatever account its learners are."""
-    course = await tx.courses.get(course_id) if actor.role == "instructor" else None
+    course = await tx.courses.outline(course_id) if actor.role == "instructor" else None
     return course is not None and course.created_by == actor.user_id
 
 
@@ -72,6 +74,12 @@ def narrowed(actor: Actor, user_id: str | None) -> str | None:
     if actor.role != "learner":
         return user_id
     return actor.user_id if user_id in (None, actor.user_id) else NOBODY
+
+
+async def _shown(tx: Transaction, actor: Actor | None, course: Course | None) -> Course:
+    if course is None or not (course.status == "published" or owns(actor, course) or await _keeps(tx, actor, course)):
+        raise LearnFlowError(Code.COURSE_NOT_FOUND)
+    return course
 
 
 async def _keeps(tx: Transaction, actor: Actor | None, course: Course) -> bool:

@@ -31,6 +31,7 @@ from storage_backends.conformance.people import People
 from storage_backends.conformance.promises import Books, Concurrency, Persistence, Transactions
 from storage_backends.conformance.search import Search
 from storage_backends.conformance.sessions import Sessions
+from storage_backends.conformance.subjects import Subjects
 from storage_backends.conformance.version import Versions
 
 __all__ = ["PersistentStorageConformance", "StorageConformance"]
@@ -52,6 +53,7 @@ class StorageConformance(
     Seats,
     Transactions,
     Concurrency,
+    Subjects,
     Books,
 ):
     """All that every backend promises."""

@@ -46,6 +46,9 @@ class Repository:
         """Whether what the catalogue shows was changed."""
         return self._courses.changed
 
+    async def alone(self) -> None:
+        await self._tx.alone()
+
     async def lead(self, name: str, now: Instant, until: Instant) -> bool:
         return await leading.lead(self._tx, name, now, until)
 
@@ -74,7 +77,7 @@ class RepositoryStorage:
     async def read(self, work: Work[T]) -> T:
         return await self._driver.read(lambda tx: work(Repository(tx)))
 
-    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
         tries: list[Repository] = []
 
         def run(tx: DriverTransaction) -> Awaitable[T]:
@@ -82,7 +85,7 @@ class RepositoryStorage:
             return tries[-1].done(work)
 
         try:
-            return await self._driver.write(run, snapshot=snapshot)
+            return await self._driver.write(run, subject=subject, snapshot=snapshot)
         finally:
             if any(each.changed_catalogue for each in tries):
                 self._catalogue_changed()

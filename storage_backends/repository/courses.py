@@ -44,6 +44,15 @@ COURSES = Table(
     prerequisites=texts("prerequisites"),
     curriculum=_CURRICULUM,
 )
+OUTLINES = Table(
+    "courses",
+    Course,
+    price=_PRICE,
+    rating=_RATING,
+    prerequisites=texts("prerequisites"),
+    description=Codec((), lambda _: (), lambda: ""),
+    curriculum=Codec((), lambda _: (), lambda: ()),
+)
 SUMMARIES = Table("courses", CourseSummary, price=_PRICE, rating=_RATING)
 
 SETTLED_AT_ONCE = 350_000
@@ -126,6 +135,9 @@ class Courses:
 
     async def get(self, course_id: str) -> Course | None:
         return COURSES.maybe(await self._tx.row(COURSES.select("WHERE courses.id = $1"), course_id))
+
+    async def outline(self, course_id: str) -> Course | None:
+        return OUTLINES.maybe(await self._tx.row(OUTLINES.select("WHERE id = $1"), course_id))
 
     async def by_external_ids(self, account_id: str, external_ids: Collection[str]) -> Mapping[str, Course]:
         wanted = COURSES.select(_WITH_EXTERNAL_IDS)

@@ -24,20 +24,30 @@ _AT_ONCE = 9
 
 
 class Journals:
-    """What a transaction has added to the ledger and to the audit, and has not yet written."""
+    """The ledger and the audit of a transaction, which are written when it ends, or before they are read."""
+
+    def __init__(self, tx: DriverTransaction) -> None:
+        # Neither knows this: what is in a circle, and one for each transaction, is left to the garbage collector.
+        self._added = _Added(tx)
+        self.ledger = Ledger(tx, self._added)
+        self.audit = Audit(tx, self._added)
+
+    async def flush(self) -> None:
+        """Write what was added."""
+        await self._added.flush()
+
+
+class _Added:
+    """The rows that a transaction has added to either, and has not yet written."""
 
     def __init__(self, tx: DriverTransaction) -> None:
         self._tx = tx
         self._pending: dict[str, list[Mapping[str, Value]]] = {}
-        self.ledger = Ledger(tx, self)
-        self.audit = Audit(tx, self)
 
     def add(self, table: str, row: Mapping[str, Value]) -> None:
-        """Have a row of a journal written when the transaction ends, or before it is read again."""
         self._pending.setdefault(table, []).append(row)
 
     async def flush(self) -> None:
-        """Write what was added."""
         if not self._pending:
             return
         pending, self._pending = self._pending, {}
@@ -52,20 +62,20 @@ class Journals:
 class Ledger:
     """`learnflow_core.ports.Ledger` in SQL."""
 
-    def __init__(self, tx: DriverTransaction, journals: Journals) -> None:
+    def __init__(self, tx: DriverTransaction, added: _Added) -> None:
         self._tx = tx
-        self._journals = journals
+        self._added = added
 
     async def add(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._journals.add("ledger", LEDGER.pack(entry))
+            self._added.add("ledger", LEDGER.pack(entry))
 
     async def of(self, record_id: str) -> Sequence[Entry]:
-        await self._journals.flush()
+        await self._added.flush()
         return [LEDGER.make(row) for row in await self._tx.rows(_OF, record_id)]
 
     async def balances(self, mode: Mode, account_id: str | None) -> Sequence[Balance]:
-        await self._journals.flush()
+        await self._added.flush()
         where = Where().also("mode = {}", mode).when("account_id = {}", account_id)
         return [Balance(*row) for row in await self._tx.rows(_BALANCES.format(where), *where.args)]
 
@@ -73,15 +83,15 @@ class Ledger:
 class Audit:
     """`learnflow_core.ports.Audit` in SQL."""
 
-    def __init__(self, tx: DriverTransaction, journals: Journals) -> None:
+    def __init__(self, tx: DriverTransaction, added: _Added) -> None:
         self._tx = tx
-        self._journals = journals
+        self._added = added
 
     async def add(self, row: AuditRow) -> None:
-        self._journals.add("audit", AUDIT.pack(row))
+        self._added.add("audit", AUDIT.pack(row))
 
     async def list(self, query: AuditQuery, paging: Paging) -> Slice[AuditRow]:
-        await self._journals.flush()
+        await self._added.flush()
         where = Where().when("object_id = {}", query.object_id).when("account_id = {}", query.account_id)
         return await part(self._tx, _LATEST_FIRST, paging, where.when("at >= {}", query.since))
 

@@ -3,16 +3,26 @@
 # FastAPI reads the annotations of endpoints at run time, and slowapi's decorator hides in which module they stand, so
 # they are not postponed here.
 
+import secrets
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from slowapi import _rate_limit_exceeded_handler
 from slowapi.errors import RateLimitExceeded
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from benchmarks.peers.fastapi_sqlalchemy.database import Session
-from benchmarks.peers.fastapi_sqlalchemy.models import Course
-from benchmarks.peers.fastapi_sqlalchemy.schemas import CourseDetail, CoursePage, Level, Sort
+from benchmarks.peers.fastapi_sqlalchemy.models import Course, Enrollment, User
+from benchmarks.peers.fastapi_sqlalchemy.schemas import (
+    CourseDetail,
+    CoursePage,
+    EnrollmentReply,
+    Level,
+    NewEnrollment,
+    Sort,
+)
 from benchmarks.peers.fastapi_sqlalchemy.security import QUOTAS, CurrentUser, limiter
 
 ORDERS: Final[dict[Sort, tuple[ColumnElement[Any], ColumnElement[str]]]] = {
@@ -62,6 +72,44 @@ async def get_course(
     if course is None:
         raise HTTPException(404, "Course not found")
     return course
+
+
+@app.post("/v1/enrollments", response_model=EnrollmentReply, status_code=201)
+@limiter.limit(QUOTAS)
+async def create_enrollment(
+    request: Request, response: Response, session: Session, user: CurrentUser, new: NewEnrollment
+) -> Enrollment:
+    """Enrol a learner, who takes a seat."""
+    learner = await session.get(User, new.user_id)
+    if learner is None or not learner.is_active:
+        raise HTTPException(404, "User not found")
+    course = await session.get(Course, new.course_id)
+    if course is None:
+        raise HTTPException(404, "Course not found")
+    free = or_(Course.seats.is_(None), Course.taken < Course.seats)
+    seated = await session.execute(
+        update(Course)
+        .where(Course.id == course.id, free)
+        .values(taken=Course.taken + 1)
+        .returning(Course.id)
+        .execution_options(synchronize_session=False)
+    )
+    if seated.scalar() is None:
+        raise HTTPException(403, "Course is full")
+    enrollment = Enrollment(
+        id=f"enr_{secrets.token_hex(8)}",
+        user_id=learner.id,
+        course_id=course.id,
+        status="active",
+        progress=0,
+        enrolled_at=datetime.now(UTC),
+    )
+    session.add(enrollment)
+    try:
+        await session.commit()
+    except IntegrityError as error:
+        raise HTTPException(400, "Already enrolled") from error
+    return enrollment
 
 
 def filters(category: str | None, level: str | None, search: str | None) -> list[ColumnElement[bool]]:

@@ -20,12 +20,13 @@ _BATCH: Final = 2_000
 _LIFETIME_S: Final = 3_600
 
 
-async def fill(url: str, courses: Iterable[model.Course]) -> None:
-    """Make the tables in an empty database, with these courses and one user in them."""
+async def fill(url: str, courses: Iterable[model.Course], learners: Iterable[str] = ()) -> None:
+    """Make the tables in an empty database, with these courses, the reader, and learners with these ids in them."""
     engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(insert(User).values(id=READER, email="reader@example.com", name="Reader"))
+        users = [{"id": user_id, "email": f"{user_id}@example.com", "name": user_id} for user_id in (READER, *learners)]
+        await connection.execute(insert(User), users)
         remaining = iter(courses)
         while batch := [_row(course) for course in islice(remaining, _BATCH)]:
             await connection.execute(insert(Course), batch)
@@ -59,4 +60,6 @@ def _row(course: model.Course) -> dict[str, Any]:
         "description": course.description,
         "language": course.language,
         "created_at": datetime.fromtimestamp(course.created_at / 1e6, UTC),
+        "seats": course.seats,
+        "taken": 0,
     }

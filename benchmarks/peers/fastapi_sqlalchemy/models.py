@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Index, String, Text
+from sqlalchemy import DateTime, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -41,11 +41,27 @@ class Course(Base):
     description: Mapped[str] = mapped_column(Text)
     language: Mapped[str] = mapped_column(String(35))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    seats: Mapped[int | None]
+    taken: Mapped[int] = mapped_column(default=0)
 
     @property
     def price(self) -> dict[str, Any]:
         """The price as a reply has it."""
         return {"amount": self.price_cents / 100, "currency": self.currency}
+
+
+class Enrollment(Base):
+    """Who takes what."""
+
+    __tablename__ = "enrollments"
+    __table_args__ = (UniqueConstraint("user_id", "course_id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    course_id: Mapped[str] = mapped_column(ForeignKey("courses.id"), index=True)
+    status: Mapped[str] = mapped_column(String(16))
+    progress: Mapped[int] = mapped_column(default=0)
+    enrolled_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 # Every order of the list, and the usual one under each filter and both, is read from an index.

@@ -41,6 +41,26 @@ class CourseDetail(CourseItem):
     created_at: datetime
 
 
+class NewEnrollment(BaseModel):
+    """Who is to be enrolled in what."""
+
+    user_id: str
+    course_id: str
+
+
+class EnrollmentReply(BaseModel):
+    """An enrolment."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    user_id: str
+    course_id: str
+    status: Literal["active"]
+    progress: int
+    enrolled_at: datetime
+
+
 class PageMeta(BaseModel):
     """Where a page stands."""
 

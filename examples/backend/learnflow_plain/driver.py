@@ -34,7 +34,8 @@ class PlainDriver:
         until = None if patient else time.monotonic() + self._read_deadline_s
         return self._run(work, writes=False, until=until)
 
-    async def write(self, work: Work[T], *, snapshot: bool = False) -> T:
+    async def write(self, work: Work[T], *, subject: str | None = None, snapshot: bool = False) -> T:
+        del subject, snapshot  # nothing is shared, and nothing changes meanwhile
         return self._run(work, writes=True, until=None)
 
     async def close(self) -> None:
