@@ -289,7 +289,7 @@ class TestAPaymentThatWaits:
         assert (payment.status, payment.due_at, payment.tries) == ("charging", began + 10 * SECOND, 0)
         school.world.clock.advance(9.999_999)
         assert await finish(school) == 0
-        for tries, waits_s in ((1, 20), (2, 40), (3, 80)):
+        for tries, waits_s in ((1, 20), (2, 40), (3, 40)):
             school.world.clock.advance(0.000_001)
             assert await finish(school) == 1
             payment = await payment_of(school, place)
@@ -360,6 +360,24 @@ async def test_a_refund_that_waits_is_given_by_a_sweep_which_does_not_ask_for_th
     assert await finish(school) == 1
     assert (await payment_of(school, place)).status == "refunded"
     assert (len(school.gateway.asked), len(school.gateway.refunds)) == (1, 1)
+
+
+async def test_a_charge_that_is_found_to_be_paid_after_it_was_given_up_goes_back(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await refusal(enroll(school, await school.course(), method="pm_visa_0002"))
+    (found,) = await school.enrollments()
+    place = await kept(school, found["id"])
+    payment, services = await payment_of(school, place), school.world.services
+
+    async def pay(_payment: Payment) -> Code | None:
+        return None
+
+    monkeypatch.setattr(school.gateway, "charge", pay)
+    settled = await payments.charge(services.storage, school.gateway, payment, school.world.ctx)
+    assert (settled.enrollment.status, settled.refusal) == ("cancelled", None)
+    assert (await payment_of(school, place)).status == "refunded"
+    assert school.gateway.refunds == [payment.id]
 
 
 async def finish(school: School) -> int:
