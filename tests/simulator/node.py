@@ -60,7 +60,7 @@ class Node:
         self._committed = committed
         self._ahead_ns = random.choice(AHEAD_S) * SECOND_NS
         self._app: Any = None
-        self._open: set[asyncio.Future[Reply]] = set()
+        self._open: dict[asyncio.Future[Reply], None] = {}  # in their order, which a set of objects does not have
         self._process = Process(name)
         self.start()
 
@@ -88,13 +88,13 @@ class Node:
         if self._app is None:
             raise LostError
         reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._open.add(reply)
+        self._open[reply] = None
         exchange = self._exchange(self._app, _scope(method, path, key, fields), body, reply)
         self._loop.create_task(exchange, context=within(self._process))
         try:
             return await reply
         finally:
-            self._open.discard(reply)
+            del self._open[reply]
 
     async def _serve(self, process: Process) -> None:
         """What the program does: open everything, run the application with its sweep."""

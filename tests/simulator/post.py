@@ -14,6 +14,8 @@ from tests.simulator.node import LostError, Node
 from tests.simulator.payments import PaymentService
 
 ADDRESS = "/webhooks/stripe"
+ROUNDS = 20
+"""So often everything is carried to somebody in the end."""
 
 
 class Post:
@@ -38,10 +40,11 @@ class Post:
                 await self._carry(self._random.choice(self._service.news))
 
     async def carry_all(self) -> None:
-        """Carry what is left, until nothing is."""
-        while self._service.news:
-            await self._carry(self._service.news[0])
-            await asyncio.sleep(0.1)
+        """Carry what is left, until nothing is, or nobody hears it though all is well."""
+        for _ in range(ROUNDS):
+            for news in self._service.news.copy():
+                await self._carry(news)
+            await asyncio.sleep(1)
 
     async def _carry(self, news: PaymentNews) -> None:
         node = self._random.choice(self._nodes)
