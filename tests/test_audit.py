@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 import msgspec
 import pytest
 
+from learnflow_core import audit as acting
 from learnflow_core.audit import SWEEP, AuditRow, Event
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.ledger import ways
@@ -381,6 +382,11 @@ async def test_what_is_old_can_be_let_go_of_and_the_audit_tells_of_that(
     rows = await storage.read(lambda tx: tx.audit.list(AuditQuery(), Page(1, 50)))
     told = [(row.event, row.object_id, row.account_id, row.detail) for row in rows.items]
     assert told == [("audit.purged", "audit", None, str(end))]
+
+
+def test_the_words_for_who_acts_are_frozen() -> None:
+    words = (acting.PROGRAM, acting.OPERATOR, acting.SWEEP, acting.PAYMENT_SERVICE, acting.DOCTOR)
+    assert words == ("program", "operator", "sweep", "payment_service", "doctor")
 
 
 def test_the_events_are_frozen() -> None:

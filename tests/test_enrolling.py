@@ -349,6 +349,37 @@ class TestAPaymentThatWaits:
         assert (again, len(school.gateway.refunds)) == (left, 1)
 
 
+async def test_a_refund_that_waits_is_given_by_a_sweep_which_does_not_ask_for_the_charge_again(school: School) -> None:
+    place = (await enroll(school, await school.course())).enrollment
+    services, owner = school.world.services, school.world.owner(school.account)
+    school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+    await enrollments.leave(services.storage, services.gateways, owner, place.id, DAY, school.world.ctx)
+    assert (await payment_of(school, place)).status == "refunding"
+    school.gateway.away = None
+    school.world.clock.advance(10)
+    assert await finish(school) == 1
+    assert (await payment_of(school, place)).status == "refunded"
+    assert (len(school.gateway.asked), len(school.gateway.refunds)) == (1, 1)
+
+
+async def test_a_charge_that_is_found_to_be_paid_after_it_was_given_up_goes_back(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await refusal(enroll(school, await school.course(), method="pm_visa_0002"))
+    (found,) = await school.enrollments()
+    place = await kept(school, found["id"])
+    payment, services = await payment_of(school, place), school.world.services
+
+    async def pay(_payment: Payment) -> Code | None:
+        return None
+
+    monkeypatch.setattr(school.gateway, "charge", pay)
+    settled = await payments.charge(services.storage, school.gateway, payment, school.world.ctx)
+    assert (settled.enrollment.status, settled.refusal) == ("cancelled", None)
+    assert (await payment_of(school, place)).status == "refunded"
+    assert school.gateway.refunds == [payment.id]
+
+
 async def finish(school: School) -> int:
     services = school.world.services
     return await payments.finish_unresolved(services.storage, services.gateways, school.world.ctx)

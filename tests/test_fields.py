@@ -197,3 +197,9 @@ def test_a_price_without_its_parts_or_with_more_is_no_price() -> None:
     for wrong in ("{}", '{"amount":1}', '{"currency":"USD"}', '{"amount":1,"currency":"USD","tax":1}', "1"):
         with pytest.raises(msgspec.ValidationError):
             msgspec.json.decode(wrong, type=Price)
+
+
+def test_the_schema_says_what_an_amount_and_a_time_are() -> None:
+    amount = msgspec.json.schema(fields.Amount)
+    assert (amount["type"], amount["minimum"]) == ("number", 0)
+    assert msgspec.json.schema(fields.Time) == {"type": "string", "format": "date-time"}

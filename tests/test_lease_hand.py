@@ -160,6 +160,17 @@ class TestAHand:
         assert hand.giving_back("-", USABLE_NS + TENTH).settlements == (Settlement("b", 4, True),)
         assert ([lease.id for lease in hand.leases], hand.aside) == (["c"], 5)
 
+    def test_uses_the_next_block_at_once_when_nothing_is_in_hand(self) -> None:
+        hand = Hand()
+        leased(hand, "a", 3)
+        assert (hand.lease.id, hand.aside) == ("a", 0)
+        hand.closing("-", (), 0, 0)
+        leased(hand, "b", 3)
+        assert (hand.lease.id, hand.aside) == ("b", 0)
+        hand.giving_back("-", USABLE_NS)
+        leased(hand, "c", 3, asked_ns=USABLE_NS)
+        assert (hand.lease.id, hand.aside) == ("c", 0)
+
     def test_gives_back_with_them_what_was_left_of_those_that_were_used_before(self) -> None:
         hand = Hand()
         leased(hand, "a", 3)

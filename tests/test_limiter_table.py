@@ -292,3 +292,13 @@ def test_a_key_that_owes_under_one_quota_and_is_new_under_another_owes_under_bot
     limiter.hit("key", (minute,), 100)
     assert [state.remaining for state in limiter.hit("key", (minute, day), 100).states] == [100, 24_900]
     assert len(limiter) == 2
+
+
+def test_a_denial_leaves_a_bucket_as_full_as_it_was_though_the_clock_steps_back() -> None:
+    clock = Clock(3_600 * SECOND)
+    limiter, plan = memory_limiter(clock), (Quota.per_minute(300), Quota.per_day(10))
+    assert limiter.hit("key", plan, 10)
+    clock.now += 1_800 * SECOND
+    assert not limiter.hit("key", plan, 10)
+    clock.now -= 900 * SECOND
+    assert limiter.peek("key", plan[:1]).remaining == 300

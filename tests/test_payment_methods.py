@@ -121,13 +121,13 @@ async def test_what_is_deleted_twice_was_deleted_the_first_time(wallet: Wallet) 
     assert await wallet.listed() == []
 
 
-async def test_what_is_deleted_and_not_added_again_is_forgotten_by_the_payment_service_once(wallet: Wallet) -> None:
+async def test_what_is_deleted_is_forgotten_by_the_payment_service_once(wallet: Wallet) -> None:
     for token in ("tok_visa_4242", "tok_visa_0002", "tok_visa_9995"):
         await wallet.delete((await wallet.add(token)).method.id)
         wallet.world.clock.advance(1)
     kept = (await wallet.add("tok_visa_4242")).method
     assert [await wallet.forget(batch=2), await wallet.forget(batch=2), await wallet.forget()] == [2, 1, 0]
-    assert wallet.forgotten == ["tok_visa_0002", "tok_visa_9995"]
+    assert wallet.forgotten == ["tok_visa_0002", "tok_visa_9995"], "what was added again is still needed"
     assert await wallet.listed() == [kept]
 
 

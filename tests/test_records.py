@@ -16,6 +16,7 @@ import learnflow_core
 from learnflow_core import fields
 from learnflow_core.fields import Price
 from learnflow_core.model import Lesson, Section
+from learnflow_core.ports import CourseQuery, EnrollmentQuery
 from learnflow_core.usecases.api_keys import KeyRotation
 from learnflow_core.usecases.courses import Curriculum, Prerequisites
 from learnflow_core.usecases.enrollments import NewEnrollment, NewEnrollments
@@ -103,3 +104,8 @@ def test_a_list_is_taken_from_its_shortest_to_its_longest(
 
     assert [takes(kind, with_items(count)) for count in (least, most, most + 1)] == [True, True, False]
     assert least == 0 or not takes(kind, with_items(least - 1))
+
+
+def test_a_query_that_says_no_more_is_for_what_is_published_and_for_everything() -> None:
+    assert CourseQuery("newest") == CourseQuery("newest", None, None, None, "published", None, None)
+    assert EnrollmentQuery("live") == EnrollmentQuery("live", None, None, None, None, None, None, 0)

@@ -36,27 +36,39 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     with TemporaryDirectory() as folder:
         covering = cover(copy(Path(folder) / "sound"), options.tests)
-        tried = list(mutants(options.words, covering, options.budget))
-        if options.sample is not None and options.sample < len(tried):
-            tried = random.Random(options.seed).sample(tried, options.sample)
-        print(f"{len(tried)} mutants are tried", flush=True)
+        every = list(mutants(options.words, covering, options.budget))
+        tried = every
+        if options.sample is not None and options.sample < len(every):
+            tried = random.Random(options.seed).sample(every, options.sample)
+        if not tried:
+            sys.exit("no module has such a word in its path")
+        print(f"{len(tried)} of {len(every)} mutants are tried", flush=True)
         began = time.monotonic()
         with Nursery(Path(folder), covering, options.jobs) as nursery:
-            for mutant, outcome in nursery.attempt(unchanged({mutant.module for mutant in tried}, covering)):
-                if outcome != "survived":
-                    sys.exit(f"the tests fail on {mutant.module} as it is: {outcome}")
-            survivors = 0
-            for done, (mutant, outcome) in enumerate(nursery.attempt(tried), 1):
-                survivors += outcome == "survived"
-                if outcome == "survived" or options.verbose:
-                    print(f"{outcome} ({done})  {mutant}", flush=True)
-    killed = len(tried) - survivors
+            check(nursery, unchanged({mutant.module for mutant in tried}, covering))
+            killed = len(tried) - tell(nursery.attempt(tried), verbose=options.verbose)
     low, high = interval(killed, len(tried))
-    print(
-        f"{killed} of {len(tried)} mutants were noticed in {time.monotonic() - began:.0f} s: "
-        f"{killed / len(tried):.1%} (of all, with 95 % confidence, {low:.1%} to {high:.1%})"
-    )
+    of_all = f"; of all, with 95 % confidence, {low:.1%} to {high:.1%}" if len(tried) < len(every) else ""
+    took_s = time.monotonic() - began
+    print(f"{killed} of {len(tried)} mutants were noticed in {took_s:.0f} s: {killed / len(tried):.1%}{of_all}")
     return 0 if killed / len(tried) >= options.least / 100 else 1
+
+
+def check(nursery: Nursery, sound: Sequence[Mutant]) -> None:
+    """Leave it when the tests fail on a module in which nothing is wrong."""
+    for mutant, outcome in nursery.attempt(sound):
+        if outcome != "survived":
+            sys.exit(f"the tests fail on {mutant.module} as it is: {outcome}")
+
+
+def tell(tried: Iterable[tuple[Mutant, str]], *, verbose: bool) -> int:
+    """Tell what becomes of each mutant, or only of those that survive; how many these are."""
+    survivors = 0
+    for number, (mutant, outcome) in enumerate(tried, 1):
+        survivors += outcome == "survived"
+        if verbose or outcome == "survived":
+            print(f"{outcome} ({number})  {mutant}", flush=True)
+    return survivors
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

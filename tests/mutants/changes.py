@@ -178,9 +178,9 @@ def _other_constants(value: object) -> Iterator[bool | float | str | bytes]:
         case int() | float():
             yield value + 1
         case str() if not any(map(str.isspace, value)):
-            yield f"{value}~"
+            yield f"{value}x"
         case bytes() if not any(map(str.isspace, value.decode("latin-1"))):
-            yield value + b"~"
+            yield value + b"x"
         case _:
             pass
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,15 +57,19 @@ class Covering(NamedTuple):
         """The tests that could notice a change to these lines: those named for the module first, then the quickest,
         as many as take `most_s` in all.
 
-        A line that runs when the module is imported is everybody's. Those come first who run any line of a function.
+        A line that runs when the module is imported is everybody's: it is tried by those who run any line of a
+        function of the module, and for as long again by the others.
         """
-        runs = self.lines.get(module, {})
+        runs, stem = self.lines.get(module, {}), Path(module).stem
         here = {test for line in lines for test in runs.get(line, ()) if test}
+        if here:
+            return self._first(here, stem, most_s)
         there = {test for tests in runs.values() for test in tests if test}
-        ranks = here or (there if any("" in runs.get(line, ()) for line in lines) else set())
-        stem = Path(module).stem
+        return self._first(there, stem, most_s) + self._first(self.seconds.keys() - there, stem, most_s)
+
+    def _first(self, tests: Collection[str], stem: str, most_s: float) -> list[str]:
         chosen, taken_s = list[str](), 0.0
-        for test in sorted(ranks or self.seconds, key=lambda test: (stem not in test, self.seconds[test])):
+        for test in sorted(tests, key=lambda test: (stem not in test, self.seconds[test], test)):
             taken_s += self.seconds[test]
             if taken_s > most_s and chosen:
                 break
