@@ -12,7 +12,7 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 	--no-emit-index-url --no-annotate --no-header \
 	--group build --extra server --extra postgres --extra stripe
 
-.PHONY: help serve test lint soak planted bench lock clean
+.PHONY: help serve test covered lint soak planted mutants bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -23,6 +23,10 @@ serve: .venv/.serve ## Run the server with demo data on 127.0.0.1:8000 (ARGS=...
 
 test: lint ## Check the code, then run every test (ARGS=... goes to pytest).
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+covered: .venv/.test ## See that the tests of the core run all of its lines and branches.
+	$(BIN)/coverage run -m pytest -q --hypothesis-profile=covered @tests/core.args
+	$(BIN)/coverage report
 
 lint: .venv/.test ## Check style, types and the arrows between the layers.
 	$(BIN)/ruff check .
@@ -36,6 +40,9 @@ soak: .venv/.test ## Run the tests with many more examples, seeds, faults and ki
 planted: .venv/.test ## Plant bugs in copies, and see that the tests notice each (ARGS=words of their names).
 	$(BIN)/python -m tests.planted $(ARGS)
 
+mutants: .venv/.test ## Change the core, a thing at a time, and see whether the tests notice (ARGS="--sample 300").
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 bench: .venv/.bench ## Measure, beside the peers (ARGS="limiter", "http" or "catalogue" chooses).
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -45,7 +52,7 @@ lock: ## Resolve the requirements again (needs uv; ARGS=--upgrade takes newer ve
 	$(COMPILE) --group test --group bench -c requirements/test.txt -o requirements/bench.txt $(ARGS)
 
 clean: ## Remove everything that make made.
-	rm -rf .venv .benchmarks .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .benchmarks .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each lock: a second call finds it and starts at once, unless what is compiled has changed.

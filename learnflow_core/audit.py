@@ -41,7 +41,7 @@ Event = Literal[
     "account.suspended",
     "account.resumed",
     "plan.set",
-    # Of a record that `learnflow doctor --repair` put right; `detail` is what was wrong about it.
+    # Of a record that `learnflow doctor --repair` put right, or of the `catalogue`; `detail`: what was wrong
     "books.repaired",
     # Of the audit itself: rows from before an instant (`detail`, in microseconds) were let go.
     "audit.purged",

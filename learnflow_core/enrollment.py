@@ -42,13 +42,14 @@ Whoever leaves while the payment service has not answered withdraws: what it was
 PAYMENTS: dict[EnrollmentStatus, frozenset[PaymentStatus]] = {
     "pending": frozenset({"charging", "reversing"}),
     "active": frozenset({"charged"}),
-    "completed": frozenset({"charged"}),
-    "expired": frozenset({"charged"}),
+    "completed": frozenset({"charged", "refunded"}),
+    "expired": frozenset({"charged", "refunded"}),
     "cancelled": frozenset({"declined", "charged", "refunding", "refunded"}),
     "refunded": frozenset({"refunding", "refunded"}),
 }
 """How far the payment of an enrolment in each status can be, where it has one. One that is cancelled although it was
-paid belongs to a user who was deleted after the refund window, or was paid after it was cancelled: that goes back."""
+paid belongs to a user who was deleted after the refund window, or was paid after it was cancelled: that goes back. What
+the payment service gives back by itself changes nothing about a place that is completed, or has ended."""
 
 REFUND_WINDOW: Instant = 14 * DAY
 """How long after enrolling a payment is given back, unless the deployment says otherwise."""
@@ -59,14 +60,14 @@ UNRESOLVED_AFTER: Instant = 10 * SECOND
 LEASE: Instant = 20 * SECOND
 """How long a sweep that has taken up a payment is left to it: it may die over it, and then another takes it up."""
 
-_BACK_OFF: Instant = 20 * SECOND
-_DOUBLINGS = 4
+_FIRST_WAIT: Instant = 20 * SECOND
+_LONGEST_WAIT: Instant = 40 * SECOND
 
 
 def back_off(tries: int) -> Instant:
     """How long a payment that was tried so often in vain waits before it is tried again: 20 seconds after the first
-    time, doubled with each, and 320 at most."""
-    return _BACK_OFF << min(tries - 1, _DOUBLINGS)
+    time, then 40, so that whatever waits is settled within a minute of the payment service's coming back."""
+    return _FIRST_WAIT if tries == 1 else _LONGEST_WAIT
 
 
 def step(enrollment: Enrollment, event: Event, now: Instant) -> Enrollment:

@@ -298,7 +298,8 @@ class Payments(Protocol):
     async def claim(self, now: Instant, limit: int, *, until: Instant) -> Sequence[Payment]:
         """Take up at most `limit` payments that are due, those that were tried least often first.
 
-        Each is due again at `until`; before that nobody else is given it, however many ask at once.
+        Each is due again at `until`; before that nobody else is given it, however many ask at once. What is due more
+        than three times as far from now as `until` is due now: a clock that was ahead has put it off.
         """
 
     async def unresolved(self, before: Instant, limit: int) -> int:
@@ -565,11 +566,12 @@ class PaymentNews(msgspec.Struct, frozen=True):
     """What a payment service tells by itself of one payment. It may come late, twice, and in any order.
 
     `changed`: something became of it, ask what. `paid`: the money has come in. `returned`: the money went back to the
-    payer, all of it. `disputed`: the payer asked the bank for the money back. `not_returned`: a refund has failed.
+    payer, all of it. `disputed`: the payer asked the bank for the money back; `kept`: in vain. `not_returned`: a refund
+    has failed.
     """
 
     payment_id: str
-    kind: Literal["changed", "paid", "returned", "disputed", "not_returned"]
+    kind: Literal["changed", "paid", "returned", "disputed", "kept", "not_returned"]
 
 
 class PaymentNewsReader(Protocol):

@@ -2,15 +2,17 @@
 
 What is kept belongs to a caller, a method, a path and a query. An operation of one transaction keeps its reply in
 that same transaction, so there is no instant at which the effect is there and the reply is not. A saga claims the
-key first; a second request meanwhile waits for the reply. A refusal of the use case is kept like a success; what
-failed before or beside the use case (a shape, a credential, a limit, our own failure) is not.
+key first, and renews its claim as long as it runs; a second request meanwhile waits for the reply, and carries on in
+the place of one that crashed. A refusal of the use case is kept like a success; what failed before or beside the use
+case (a shape, a credential, a limit, our own failure) is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -22,8 +24,9 @@ from learnflow_http.errors import STATUS
 
 WAIT_S = 30.0
 POLL_S = 0.05
-CLAIM_LIFETIME: Instant = 60 * SECOND
-"""How long a claim is believed: after that, whoever made it has crashed."""
+CLAIM_LIFETIME: Instant = 10 * SECOND
+"""How long a claim is believed: when it has not been renewed for so long, whoever made it has crashed."""
+RENEWED_EVERY: Instant = 3 * SECOND
 
 CORRECTABLE = frozenset({Code.INVALID_PARAMETER, Code.MISSING_PARAMETER, Code.IDEMPOTENCY_KEY_REUSED})
 """Refusals that say how the request is to be written, whoever found it: the corrected one may come under the key."""
@@ -76,6 +79,10 @@ class Key(msgspec.Struct, frozen=True):
         """Whose business works under the key are."""
         return f"{self.scope} {self.key}"
 
+    def later(self, seconds: float) -> Key:
+        """The key as somebody shows it who has waited for so long."""
+        return msgspec.structs.replace(self, now=self.now + round(seconds * SECOND))
+
     def reply(self, status: int, body: bytes) -> Reply:
         """What is kept under the key."""
         return Reply(fingerprint=self.fingerprint, status=status, body=body, claimed_at=self.now)
@@ -98,38 +105,39 @@ async def once_in_transaction(storage: Storage, key: Key, run: Callable[[Transac
     except ReplayedError:
         raise
     except LearnFlowError as refusal:
-        await _remember(storage, key, refusal)
-        raise
+        return await _refused(storage, key, refusal)
 
 
 async def once(storage: Storage, key: Key, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
-    """Run a saga at most once under a key; `service_unavailable` when the first run takes longer than 30 seconds."""
+    """Run a saga at most once under a key; `service_unavailable` when the first run takes longer than 30 seconds.
+
+    One whose process crashed is run again, which finds and carries on what that one began.
+    """
     kept = await _claim(storage, key)
     if kept is not None:
         return _replay(key, kept)
     try:
-        outcome = await run()
+        with _renewed(storage, key):
+            outcome = await run()
     except LearnFlowError as refusal:
-        await _remember(storage, key, refusal)
-        raise
+        return await _refused(storage, key, refusal)
     except BaseException:
-        drop = storage.write(lambda tx: tx.replies.drop(key.scope, key.key), subject=key.subject)
-        await asyncio.shield(drop)
+        await asyncio.shield(_keep(storage, key, None))
         raise
     reply = None if outcome.kept is None else key.reply(outcome.status, outcome.kept)
-    await storage.write(
-        lambda tx: tx.replies.drop(key.scope, key.key) if reply is None else tx.replies.put(key.scope, key.key, reply),
-        subject=key.subject,
-    )
-    return outcome
+    other = await _keep(storage, key, reply)
+    return outcome if other is None else _replay(key, other)
 
 
 async def _claim(storage: Storage, key: Key) -> Reply | None:
     """Claim the key, or wait for the reply of whoever has; None when it is ours. Waiting only reads."""
 
+    async def look(tx: Transaction) -> Reply | None:
+        return await tx.replies.get(key.scope, key.key)
+
     async def claim(tx: Transaction) -> Reply | None:
-        kept = await tx.replies.get(key.scope, key.key)
-        if kept is None or (kept.status == RUNNING and kept.claimed_at <= key.now - CLAIM_LIFETIME):
+        kept = await look(tx)
+        if kept is None or _is_abandoned(key, kept):
             await tx.replies.put(key.scope, key.key, key.reply(RUNNING, b""))
             return None
         return kept
@@ -140,10 +148,44 @@ async def _claim(storage: Storage, key: Key) -> Reply | None:
             return kept
         _check_same_body(key, kept)
         await asyncio.sleep(POLL_S)
-        kept = await storage.read(lambda tx: tx.replies.get(key.scope, key.key)) or await storage.write(
-            claim, subject=key.subject
-        )
+        key = key.later(POLL_S)
+        kept = await storage.read(look)
+        if kept is None or _is_abandoned(key, kept):
+            kept = await storage.write(claim, subject=key.subject)
     raise LearnFlowError(Code.SERVICE_UNAVAILABLE, "The first request with this key is still running.", retry_after_s=1)
+
+
+def _is_abandoned(key: Key, kept: Reply) -> bool:
+    """Whether what is kept is the claim of somebody who has crashed while at the same request."""
+    return (
+        kept.status == RUNNING and kept.claimed_at <= key.now - CLAIM_LIFETIME and kept.fingerprint == key.fingerprint
+    )
+
+
+@contextmanager
+def _renewed(storage: Storage, key: Key) -> Iterator[None]:
+    """Renew the claim for as long as this lasts, so that nobody takes it for abandoned."""
+    loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+    timer = loop.call_later(RENEWED_EVERY / SECOND, lambda: tasks.append(loop.create_task(_renew(storage, key))))
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _renew(storage: Storage, key: Key) -> None:
+    async def work(tx: Transaction) -> None:
+        claim = await tx.replies.get(key.scope, key.key)
+        if claim is not None and claim.status == RUNNING:
+            renewed = msgspec.structs.replace(claim, claimed_at=claim.claimed_at + RENEWED_EVERY)
+            await tx.replies.put(key.scope, key.key, renewed)
+
+    while True:
+        with suppress(LearnFlowError):  # it is tried again, and if that is in vain too, this one is taken for crashed
+            await storage.write(work, subject=key.subject)
+        await asyncio.sleep(RENEWED_EVERY / SECOND)
 
 
 def _replay(key: Key, kept: Reply) -> Outcome:
@@ -159,8 +201,8 @@ def _check_same_body(key: Key, kept: Reply) -> None:
         raise LearnFlowError(Code.IDEMPOTENCY_KEY_REUSED, param="Idempotency-Key")
 
 
-async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None:
-    """Keep a refusal of the use case, unless a reply has been kept meanwhile; let go of the key after any other."""
+async def _refused(storage: Storage, key: Key, refusal: LearnFlowError) -> Outcome:
+    """Raise the refusal, after it was kept if it is the use case's own; answer a reply that was kept meanwhile."""
     error = {
         "code": refusal.code.value,
         "message": refusal.message,
@@ -170,15 +212,26 @@ async def _remember(storage: Storage, key: Key, refusal: LearnFlowError) -> None
     reply = key.reply(STATUS[refusal.code], msgspec.json.encode(error))
     is_kept = reply.status in (400, 403, 404) and refusal.code not in CORRECTABLE
     is_kept = is_kept and FOR_ITS_CLIENT not in (refusal.details or {})
+    other = await _keep(storage, key, reply if is_kept else None)
+    if other is None:
+        raise refusal
+    return _replay(key, other)
 
-    async def work(tx: Transaction) -> None:
+
+async def _keep(storage: Storage, key: Key, reply: Reply | None) -> Reply | None:
+    """Keep a reply, or without one let go of the key; what it does not replace is the reply that was kept meanwhile."""
+
+    async def work(tx: Transaction) -> Reply | None:
         there = await tx.replies.get(key.scope, key.key)
-        if is_kept and (there is None or there.status == RUNNING):
+        if there is not None and there.status != RUNNING:
+            return there
+        if reply is not None:
             await tx.replies.put(key.scope, key.key, reply)
-        elif there is not None and there.status == RUNNING:
+        elif there is not None:
             await tx.replies.drop(key.scope, key.key)
+        return None
 
-    await storage.write(work, subject=key.subject)
+    return await storage.write(work, subject=key.subject)
 
 
 def _canonical(body: bytes) -> bytes:

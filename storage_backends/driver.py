@@ -158,6 +158,13 @@ class DriverTransaction(Protocol):
         texts, than the database has time for.
         """
 
+    async def clear_index(self) -> None:
+        """Let the index know of no course, as when there was none."""
+
+    async def misplaced(self) -> Sequence[str]:
+        """The ids of courses that stand in the index where they should not, if it has an order."""
+        return ()
+
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         """The numbers of those of these courses that the index does not know as they are given."""
 

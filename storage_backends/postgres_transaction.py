@@ -142,6 +142,9 @@ class PostgresTransaction(DriverTransaction):
     async def index(self, changes: Sequence[tuple[Entry | None, Entry]]) -> None:
         await postgres_search.index(self, changes)
 
+    async def clear_index(self) -> None:
+        await self.rows("DELETE FROM course_search")
+
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         return await postgres_search.missed(self, courses)
 

@@ -82,6 +82,12 @@ def move(connection: sqlite3.Connection, changes: Sequence[tuple[Entry | None, E
     moves.write()
 
 
+def clear(connection: sqlite3.Connection) -> None:
+    """Let nothing have a place, and the index be empty."""
+    connection.execute("INSERT INTO course_index (course_index) VALUES ('delete-all')")
+    connection.execute("DELETE FROM places")
+
+
 def suggested(total_students: int, course_id: str) -> int:
     """Where a course would stand if all were spread evenly: by the logarithm of its students, then by its id."""
     one_more = min(total_students + 1, (1 << _DOUBLINGS) - 1)

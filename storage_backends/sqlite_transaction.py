@@ -146,6 +146,13 @@ class SQLiteTransaction(DriverTransaction):
         with self._open() as connection:
             sqlite_places.move(connection, changes)
 
+    async def clear_index(self) -> None:
+        with self._open() as connection:
+            sqlite_places.clear(connection)
+
+    async def misplaced(self) -> Sequence[str]:
+        return [str(course_id) for (course_id,) in await self.rows(sqlite_places.MISPLACED)]
+
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         asked = [(course.n, self.match(Wanted(tuple(course.tokens.split(" "))))) for course in courses]
         return [n for (n,) in await self.rows(sqlite_places.MISSED, json.dumps(asked))]
@@ -156,9 +163,7 @@ class SQLiteTransaction(DriverTransaction):
     async def damage(self) -> Sequence[str]:
         found = [str(message) for (message,) in await self.rows("PRAGMA integrity_check") if message != "ok"]
         orphans = await self.rows("PRAGMA foreign_key_check")
-        found += [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
-        misplaced = await self.rows(sqlite_places.MISPLACED)
-        return found + [f"course {course_id} has not its place in the search index" for (course_id,) in misplaced]
+        return found + [f"row {row} of {table} refers to nothing in {parent}" for table, row, parent, _ in orphans]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

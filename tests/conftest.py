@@ -23,6 +23,8 @@ from tests.world import World, open_world
 # A slow machine is no defect: Hypothesis finds wrong answers here, and benchmarks find slow ones.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", settings.get_profile("default"), max_examples=5_000)
+# Coverage asks which lines ran, and the same ones must run each time.
+settings.register_profile("covered", settings.get_profile("default"), max_examples=20, derandomize=True)
 settings.load_profile("default")
 
 

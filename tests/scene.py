@@ -6,13 +6,14 @@ Everything is made by the use cases themselves, so it is as it would be had some
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import httpx2 as httpx
+import pytest
 
 from learnflow_core.access import actor_for
-from learnflow_core.errors import Code
+from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.fields import Price
 from learnflow_core.ids import api_key_digest
 from learnflow_core.model import Account, ApiKey, Certificate, Course, Enrollment, Mode, Payment, User
@@ -32,6 +33,19 @@ def told(reply: httpx.Response) -> tuple[int, str, str | None]:
     """What a refusal says: its status, its code, and the parameter that is wrong, if it is one."""
     error = reply.json()["error"]
     return reply.status_code, error["code"], error.get("param")
+
+
+async def refusal(asked: Awaitable[object]) -> LearnFlowError:
+    """The error with which a use case refuses."""
+    with pytest.raises(LearnFlowError) as refused:
+        await asked
+    return refused.value
+
+
+async def reason(asked: Awaitable[object]) -> tuple[Code, str | None]:
+    """The code with which a use case refuses, and the parameter that is wrong, if it is one."""
+    error = await refusal(asked)
+    return error.code, error.param
 
 
 def links(reply: httpx.Response) -> dict[str, str]:

@@ -18,9 +18,10 @@ from learnflow_core.audit import SWEEP, AuditRow, Event
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.ledger import ways
 from learnflow_core.model import LIVE_STATUSES, PaymentStatus
-from learnflow_core.pagination import Cursor
+from learnflow_core.pagination import Cursor, Page
 from learnflow_core.ports import AuditQuery
 from learnflow_core.usecases import accounts
+from learnflow_core.usecases import audit as purging
 from learnflow_http.operations import OPERATIONS, Operation
 from tests import scene
 from tests.scene import PAYS
@@ -362,6 +363,24 @@ async def test_what_is_undone_leaves_nothing_in_the_audit(world: World) -> None:
     await world.user(account, "ann@acme.test")
     same = {"email": "ann@acme.test", "name": "Ann"}
     assert await watched(world, lambda: world.ask("POST", "/v1/users", key, same)) == []
+
+
+async def test_what_is_old_can_be_let_go_of_and_the_audit_tells_of_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "AT_ONCE", 2)
+    for name in "abcde":
+        await world.account(name)
+    storage, end = world.services.storage, world.now + 1
+    with pytest.raises(LearnFlowError) as refused:
+        await purging.purge(storage, end, world.ctx)
+    assert (refused.value.code, refused.value.param) == (Code.INVALID_PARAMETER, "before")
+    assert await purging.purge(storage, world.now, world.ctx) == 0
+    world.clock.advance(0.000_001)
+    assert await purging.purge(storage, end, world.ctx) == 6
+    rows = await storage.read(lambda tx: tx.audit.list(AuditQuery(), Page(1, 50)))
+    told = [(row.event, row.object_id, row.account_id, row.detail) for row in rows.items]
+    assert told == [("audit.purged", "audit", None, str(end))]
 
 
 def test_the_events_are_frozen() -> None:

@@ -85,6 +85,14 @@ REPAIRED = {
         "UPDATE courses SET total_students = 7 WHERE id = 'crs_done'",
         says="course crs_done: it shows 7 students, but has 1, and no sweep is due",
     ),
+    "a word that is counted wrongly": damage(
+        "INSERT INTO words (word, courses) VALUES ('nowhere', 1)",
+        says="word nowhere: it counts 1 published courses, but has 0",
+    ),
+    "a course that is not found by what it says": damage(
+        "UPDATE course_texts SET description = 'Unheard' WHERE course_id = 'crs_done'",
+        says="course crs_done: it would be found by other words than it says",
+    ),
     "a charge forgotten by the enrolment": damage(
         "UPDATE enrollments SET status = 'pending' WHERE id = 'enr_paid'", says=unpaid("pending", "charged")
     ),

@@ -120,3 +120,39 @@ def test_the_digest_is_sha_256() -> None:
 @given(anything)
 def test_every_text_has_a_digest(text: str) -> None:
     assert len(ids.api_key_digest(text)) == hashlib.sha256().digest_size * 2
+
+
+def test_the_kinds_are_frozen() -> None:
+    kinds = "acct aud crs crt enr evt fam key pay pm req tok usr whk"
+    assert sorted(ids.PREFIXES) == kinds.split()
+
+
+def test_the_same_chance_makes_the_same_id_in_every_version() -> None:
+    """What a simulated world of a seed is made of would else be another one."""
+    assert ids.new_id("crs", seeded(1)) == "crs_txty2g317yp0"
+    assert re.fullmatch("crt_[0-9a-z]{20}", ids.new_id("crt", seeded(1)))
+
+
+def test_an_id_is_drawn_at_once_and_again_only_for_what_was_rejected() -> None:
+    sizes: list[int] = []
+
+    def draw(size: int) -> bytes:
+        sizes.append(size)
+        return b"\xff" * size if len(sizes) == 1 else b"\0" * size
+
+    assert ids.new_id("crs", draw) == "crs_000000000000"
+    assert len(sizes) == 2
+
+
+def test_ids_that_are_drawn_together_are_like_any_other() -> None:
+    drawn: list[bytes] = []
+    chance = seeded(1)
+
+    def draw(size: int) -> bytes:
+        drawn.append(chance(size))
+        return drawn[-1]
+
+    made = list(itertools.islice(ids.new_ids("enr", draw), 500))
+    assert all(re.fullmatch("enr_[0-9a-z]{12}", one) for one in made)
+    assert len(set(made)) == 500
+    assert len(drawn) < 50, "that would be no quicker than one by one"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from learnflow_core.limiter import Decision, Decisions, Limiter, Quota, Refund, Reset
+from learnflow_core.limiter.asking import EXEMPT
 from tests.limiting import (
     EVERY_MEMORY_LIMITER,
     MINUTE_AND_DAY,
@@ -272,3 +273,21 @@ async def test_one_line_of_a_coroutine_serves_any_limiter_behind_the_port() -> N
         assert isinstance(decision, Decision)
         assert (decision.remaining, (await limiter.peek("key", MINUTE_AND_DAY)).remaining) == (299, 299)
         assert [bool(await limiter.refund(decision)) for _ in range(2)] == [True, False]
+
+
+async def test_whatever_it_answers_can_be_awaited_and_read_in_a_log() -> None:
+    limiter = memory_limiter(Clock())
+    many = limiter.hit_many(["a", "b"], MINUTE_AND_DAY)
+    assert [decision.key for decision in many] == ["a", "b"]
+    refund, reset = limiter.refund(many[0]), limiter.reset("b", MINUTE_AND_DAY)
+    assert await many is many
+    assert await refund is refund
+    assert await reset is reset
+    assert (repr(refund), repr(reset)) == ("Refund(given_back=True)", "Reset()")
+    assert not limiter.refund(EXEMPT)
+
+
+def test_it_tells_the_monotonic_time_that_is_its_clock_unless_it_is_given_another() -> None:
+    before = time.monotonic_ns()
+    now_ns = memory_limiter(time.monotonic_ns).hit("key", MINUTE_AND_DAY).now_ns
+    assert before <= now_ns <= time.monotonic_ns()

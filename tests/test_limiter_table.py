@@ -284,3 +284,11 @@ def test_a_table_without_room_is_refused(field: str) -> None:
     for nonsense in (True, 1.5, "1"):
         with pytest.raises(TypeError, match=f"{field}: an int is needed"):
             memory_limiter(Clock(), **{field: nonsense})
+
+
+def test_a_key_that_owes_under_one_quota_and_is_new_under_another_owes_under_both_afterwards() -> None:
+    minute, day = MINUTE_AND_DAY
+    limiter = memory_limiter(Clock())
+    limiter.hit("key", (minute,), 100)
+    assert [state.remaining for state in limiter.hit("key", (minute, day), 100).states] == [100, 24_900]
+    assert len(limiter) == 2

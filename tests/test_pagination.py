@@ -336,6 +336,19 @@ def test_what_no_list_has_as_a_position_is_a_bug(after: Position) -> None:
         encode_cursor(after, {})
 
 
+def test_a_cursor_that_a_client_holds_is_good_in_the_next_version_too() -> None:
+    position: Position = (1, "crs_1", None)
+    assert decode_cursor("m9wypq5R4RRKaTEAc2Nyc18xAG4", FILTERS) == position
+    assert encode_cursor(position, FILTERS) == "m9wypq5R4RRKaTEAc2Nyc18xAG4"
+
+
+def test_the_bounds_that_clients_and_proxies_count_on() -> None:
+    assert (MAX_LIMIT, MAX_PAGE, MAX_LINK_HEADER) == (50, 180_143_985_094_819, 4_096)
+    encode_cursor(("x" * 1_023,), {})
+    with pytest.raises(ValueError, match="at most 1024 bytes, not 1025"):
+        encode_cursor(("x" * 1_024,), {})
+
+
 # --- Link headers ---
 
 

@@ -1,15 +1,18 @@
 """A check finds every way in which the books can disagree, and names it."""
 
+import os
 import re
 from collections.abc import AsyncIterator
 from itertools import product
 
 import pytest
 
-from learnflow_core.ports import Storage
+from learnflow_core.pagination import Cursor
+from learnflow_core.ports import AuditQuery, Context, Storage
 from storage_backends import open_storage
 from storage_backends.conformance.base import said
 from storage_backends.conformance.samples import (
+    NOW,
     account,
     completed,
     count,
@@ -22,6 +25,8 @@ from storage_backends.conformance.samples import (
 from storage_backends.repository import uncounted
 from storage_backends.repository.blocks import SORTS
 from storage_backends.repository.books import MOST, QUESTIONS
+
+CTX = Context(NOW, os.urandom)
 
 WRONG = {
     "UPDATE courses SET live_taken = 3, total_students = 3 WHERE id = 'crs_1'": [
@@ -135,6 +140,37 @@ async def test_books_that_do_not_agree_are_found(storage: Storage, damage: str, 
     await storage._driver.write(lambda tx: tx.rows(damage))  # type: ignore[attr-defined]
     found = await said(storage)
     assert set(findings) <= set(found)
+
+
+OF_CATALOGUE = ("list ", "word ", "the search index ")
+ABOUT_CATALOGUE = [
+    done
+    for done, findings in WRONG.items()
+    if findings[0].startswith(OF_CATALOGUE) or "search index" in findings[0] or "found by" in findings[0]
+]
+
+
+@pytest.mark.parametrize("damage", ABOUT_CATALOGUE, ids=range(len(ABOUT_CATALOGUE)))
+async def test_what_finds_and_counts_courses_is_made_anew(storage: Storage, damage: str) -> None:
+    await storage._driver.write(lambda tx: tx.rows(damage))  # type: ignore[attr-defined]
+    version = await storage.read(lambda tx: tx.courses.version())
+    repaired = await storage.repair(CTX)
+    assert repaired
+    assert all(finding.repairable for finding in repaired)
+    assert await storage.check() == []
+    await count(storage)
+    assert await storage.check() == []
+    assert await storage.read(lambda tx: tx.courses.version()) > version
+    assert await storage.repair(CTX) == []
+    noted = await storage.read(lambda tx: tx.audit.list(AuditQuery(object_id="catalogue"), Cursor(None, 10)))
+    assert [row.event for row in noted.items] == ["books.repaired"]
+
+
+async def test_courses_that_have_lost_their_places_in_the_search_index_get_them_back(storage: Storage) -> None:
+    await storage._driver.write(lambda tx: tx.rows("UPDATE places SET place = 0 WHERE n = 4"))  # type: ignore[attr-defined]
+    assert any("it has not its place in the search index" in finding for finding in await said(storage))
+    assert await storage.repair(CTX)
+    assert await storage.check() == []
 
 
 def test_every_question_is_shown_to_find_something() -> None:

@@ -403,3 +403,25 @@ def test_a_name_that_makes_no_slug_is_refused(name: str) -> None:
         slug(name)
     assert (caught.value.code, caught.value.param) == (Code.INVALID_PARAMETER, "category")
     assert "64" in caught.value.message
+
+
+def test_the_bounds_of_a_search_and_of_an_index() -> None:
+    for text in ("x" * 256, "x " * 16, "e\u4e00" * 15 + "e"):
+        assert parse_search(text) is not None
+    for text in ("x" * 257, "x " * 17):
+        with pytest.raises(LearnFlowError) as refused:
+            parse_search(text)
+        assert (refused.value.code, refused.value.param) == (Code.INVALID_PARAMETER, "search")
+    assert [len(word) for word in words("x" * 65)] == [64]
+    assert len(slug("x" * 64)) == 64
+    with pytest.raises(LearnFlowError) as refused:
+        slug("x" * 65)
+    assert (refused.value.code, refused.value.param) == (Code.INVALID_PARAMETER, "category")
+    assert len(course_tokens("x", "y", " ".join(map(str, range(4_000))), "z", "all").split(" ")) == 3_000
+
+
+def test_what_characters_become_is_remembered_for_as_many_as_there_is_room_for() -> None:
+    characters = search._Characters()
+    for code_point in range(0x4E00, 0x4E00 + 20_100):
+        assert characters[code_point] == f" {chr(code_point)} "
+    assert len(characters) == 20_000

@@ -48,6 +48,12 @@ def test_the_same_seed_is_the_same_to_the_last_statement(seed: int) -> None:
     assert len({digest(seed, hash_seed) for hash_seed in ("1", "2")}) == 1
 
 
+def test_the_same_seed_is_the_same_wherever_its_objects_lie() -> None:
+    first, *others, again = [simulate(seed).digest for seed in (28, 29, 28)]
+    assert first == again
+    assert first not in others
+
+
 def test_another_seed_is_another_world() -> None:
     assert simulate(1).digest != simulate(2).digest
 

@@ -246,6 +246,22 @@ class TestKeepingCards:
         assert kept["customer"] is None
         assert len([each for each in school.service.asked if each.path.endswith("/detach")]) == 2
 
+    async def test_a_card_that_was_deleted_and_added_again_is_not_detached(self, school: PayingSchool) -> None:
+        first = await school.add("pm_card_visa")
+        token = await self.token_of(school, first.json()["id"])
+        path = f"/v1/users/{school.user.id}/payment-methods"
+        await school.world.ask("DELETE", f"{path}/{first.json()['id']}", school.key)
+        again = await school.add(token.partition("/")[2])
+        assert again.status_code == 201
+        await school.world.sweep()
+        await school.world.sweep()
+        assert (await school.enrol(await school.course(), again.json()["id"])).status_code == 201
+
+    async def token_of(self, school: PayingSchool, method_id: str) -> str:
+        found = await school.world.services.storage.read(lambda tx: tx.payments.method(method_id))
+        assert found is not None
+        return found.token
+
     async def test_the_cards_of_a_user_who_is_erased_are_detached(self, school: PayingSchool) -> None:
         other = (await school.crowd(1))[0]
         await school.add("pm_card_visa", other)

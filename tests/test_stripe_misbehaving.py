@@ -116,6 +116,18 @@ async def test_webhooks_that_come_before_the_reply_change_nothing(school: Paying
     await school.settle()
 
 
+async def test_what_takes_stripe_too_long_altogether_is_asked_again_later(
+    school: PayingSchool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, method = await school.course(), await school.method()
+    school.service.fail(FAULTS["times out after charging"])
+    with school.patience(), monkeypatch.context() as hurry:
+        hurry.setattr("payment_gateways.stripe.gateway._DEADLINE_S", 0.05)
+        assert (await school.enrol(course, method)).status_code == 503
+    await school.settle()
+    assert school.charges == school.kept == 1
+
+
 async def test_two_servers_that_ask_at_once_charge_once(school: PayingSchool) -> None:
     people = await crowd(school, 0)
     course = await school.course()

@@ -17,7 +17,7 @@ from learnflow_core.errors import Code, LearnFlowError
 from payment_gateways.stripe import StripeEvents, StripeGateway
 from payment_gateways.stripe.events import KINDS
 from tests.paying import PayingSchool, open_paying_school
-from tests.school import told
+from tests.school import DAY_S, told
 from tests.stripe_service import FAULTS, SECRET_KEY, WEBHOOK_SECRET
 from tests.stripe_service.account import Object
 from tests.world import World, open_world
@@ -177,6 +177,22 @@ class TestWhatComesOfIt:
         assert (await school.enrol(course, method)).status_code == 201
         await school.assert_paid_is_enrolled()
 
+    async def test_a_refund_of_what_is_not_known_to_have_been_paid_comes_again_until_it_is(
+        self, school: PayingSchool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        course, method = await school.course(), await school.method()
+        school.service.fail(FAULTS["reset after charging"])
+        assert (await school.enrol(course, method)).status_code == 503
+        (made,) = await school.enrollments()
+        school.service.account.create_refund({"payment_intent": (await intent_of(school, made["id"]))["id"]})
+        refunded = school.service.events[-1]
+        with monkeypatch.context() as away:
+            away.setattr("tests.stripe_service.service.SECRET_KEY", "another")
+            assert told(await school.post_event(*refunded)) == (503, "service_unavailable")
+        assert await school.hear(*refunded) == 200
+        assert [one["status"] for one in await school.enrollments()] == ["refunded"]
+        await school.assert_paid_is_enrolled()
+
     async def test_the_books_say_of_a_refund_by_stripe_alone_that_stripe_told_of_it(self, school: PayingSchool) -> None:
         payment = await school.payment((await school.pay()).json()["id"])
         school.service.account.create_refund({"payment_intent": school.service.account.intent_of(payment.id)["id"]})
@@ -200,6 +216,20 @@ class TestWhatComesOfIt:
         assert [one["status"] for one in await school.enrollments()] == ["refunded"]
         await school.assert_paid_is_enrolled()
 
+    @pytest.mark.parametrize("left", [True, False])
+    async def test_a_dispute_that_was_won_is_for_the_operator_where_a_refund_was_left_to_it(
+        self, school: PayingSchool, caplog: pytest.LogCaptureFixture, *, left: bool
+    ) -> None:
+        enrolled = (await school.pay()).json()["id"]
+        dispute = school.service.account.dispute(await intent_of(school, enrolled))
+        await school.service.deliver(school.hear)
+        if left:
+            assert (await school.cancel(enrolled)).json()["status"] == "refunded"
+        school.service.account.win(dispute)
+        caplog.clear()
+        await school.service.deliver(school.hear)
+        assert ("a payment needs to be looked at" in caplog.text) is left
+
     async def test_a_refund_of_a_course_that_was_completed_is_for_the_operator(
         self, school: PayingSchool, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -210,6 +240,25 @@ class TestWhatComesOfIt:
             await school.service.deliver(school.hear)
         assert "a payment needs to be looked at" in caplog.text
         assert [one["status"] for one in await school.enrollments()] == ["completed"]
+        assert (await school.payment(enrolled)).status == "refunded"
+
+    @pytest.mark.parametrize("ended", ["expired", "cancelled"])
+    async def test_a_refund_for_a_place_that_has_ended_is_in_the_books(
+        self, school: PayingSchool, caplog: pytest.LogCaptureFixture, ended: str
+    ) -> None:
+        course = await school.course(access_days=15 if ended == "expired" else None)
+        enrolled = (await school.enrol(course, await school.method())).json()["id"]
+        school.world.clock.advance(15 * DAY_S)
+        if ended == "expired":
+            await school.world.sweep()
+        else:
+            await school.world.ask("DELETE", f"/v1/users/{school.user.id}", school.key)
+        school.service.account.create_refund({"payment_intent": (await intent_of(school, enrolled))["id"]})
+        for _ in range(2):
+            await school.service.deliver(school.hear)
+        assert (await school.payment(enrolled)).status == "refunded"
+        assert [one["status"] for one in await school.enrollments()] == [ended]
+        assert "a payment needs to be looked at" not in caplog.text
 
     async def test_a_refund_that_has_failed_is_for_the_operator(
         self, school: PayingSchool, caplog: pytest.LogCaptureFixture

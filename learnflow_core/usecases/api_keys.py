@@ -76,9 +76,8 @@ async def rotate_key(tx: Transaction, actor: Actor, key_id: str, rotation: KeyRo
     made = await _make(tx, key.account_id, key.name, key.scopes, key.mode, key.expires_at, ctx)
     end = ctx.now + rotation.overlap_seconds * SECOND
     expires_at = end if key.expires_at is None else min(key.expires_at, end)
-    await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at))
-    await tx.audit.add(ctx.event("key.rotated", key.id, key.account_id, made.key.id))
     await tx.api_keys.put(msgspec.structs.replace(key, expires_at=expires_at, updated_at=ctx.now))
+    await tx.audit.add(ctx.event("key.rotated", key.id, key.account_id, made.key.id))
     return made
 
 

@@ -83,19 +83,24 @@ async def forget_deleted(
 ) -> int:
     """Have the payment services forget what was deleted here; how many means of payment that were.
 
-    Safe with several at once, and to repeat: the first for which a service does not answer stays for the next time,
-    with those behind it.
+    What was added again since, under the same token, is kept. Safe with several at once, and to repeat: the first for
+    which a service does not answer stays for the next time, with those behind it.
     """
     deleted = await storage.read(lambda tx: _deleted(tx, batch))
     for done, (method, mode) in enumerate(deleted):
         try:
-            await gateways[mode].forget(method.token)
+            if await storage.read(partial(_successor, method=method)) is None:
+                await gateways[mode].forget(method.token)
         except LearnFlowError as error:
             if error.code is Code.SERVICE_UNAVAILABLE:
                 return done
             raise
         await storage.write(partial(_forgotten, method=method, ctx=ctx))
     return len(deleted)
+
+
+async def _successor(tx: Transaction, method: PaymentMethod) -> PaymentMethod | None:
+    return await tx.payments.method_with(method.user_id, method.token)
 
 
 async def _forgotten(tx: Transaction, method: PaymentMethod, ctx: Context) -> None:

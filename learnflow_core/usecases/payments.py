@@ -135,17 +135,18 @@ async def carry_on(storage: Storage, gateways: Gateways, payment_id: str, ctx: C
 
 
 async def returned(tx: Transaction, payment_id: str, ctx: Context) -> bool:
-    """Write down that the payment service gave the money of an enrolment back by itself, which ends the enrolment.
+    """Write down that the payment service gave the money of an enrolment back by itself, which ends one that is active.
 
-    False, and nothing changes, where the books have no such end: the course was completed, or the payment is not
-    charged. To be told it twice changes nothing more.
+    False where that leaves something to be looked at: the course was completed, or the books have no such money. To be
+    told it twice changes nothing more.
     """
     payment, enrollment = await _found(tx, payment_id)
-    if payment.status == "charged" and enrollment.status == "active":
+    if payment.status == "charged":
         payment = await come_to(tx, enrollment, payment, "refunding", ctx)
-        await release(tx, step(enrollment, "refund", ctx.now), ctx)
+        if enrollment.status == "active":
+            await release(tx, step(enrollment, "refund", ctx.now), ctx)
     await _given_back(tx, payment_id, ctx)
-    return payment.status in ("refunding", "refunded")
+    return payment.status in ("refunding", "refunded") and enrollment.status != "completed"
 
 
 async def paid_late(tx: Transaction, payment_id: str, ctx: Context) -> None:
@@ -194,6 +195,8 @@ async def _put_off(tx: Transaction, claimed: Payment, ctx: Context) -> None:
 async def _settle(tx: Transaction, payment_id: str, refusal: Code | None, ctx: Context) -> tuple[Enrollment, Payment]:
     """Write down what the payment service said, unless somebody who asked too has done so."""
     payment, enrollment = await _found(tx, payment_id)
+    if payment.status == "declined" and refusal is None:  # it was given up by one who could not know better
+        return enrollment, await come_to(tx, enrollment, payment, "refunding", ctx)
     if payment.status not in ("charging", "reversing"):
         return enrollment, payment
     if refusal is not None:

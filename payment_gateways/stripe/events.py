@@ -16,20 +16,21 @@ from payment_gateways.stripe.gateway import PAYMENT, StripeGateway
 TOLERANCE_S: Final = 300
 """How old a signature may be."""
 
-Kind = Literal["changed", "paid", "returned", "disputed", "not_returned"]
+Kind = Literal["changed", "paid", "returned", "disputed", "kept", "not_returned"]
 
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+KINDS: Final[Mapping[str, Kind | Mapping[str, Kind]]] = MappingProxyType(
     {
         "payment_intent.succeeded": "paid",
         "payment_intent.payment_failed": "changed",
         "payment_intent.canceled": "changed",
         "charge.refunded": "returned",
         "charge.dispute.created": "disputed",
-        "charge.dispute.closed": "returned",
+        "charge.dispute.closed": {"lost": "returned", "won": "kept"},
         "refund.failed": "not_returned",
     }
 )
-"""The events to subscribe to; others are for nobody here."""
+"""The events to subscribe to, and what they tell, by the object's `status` where they leave that open; others are for
+nobody here."""
 
 
 class _Told(msgspec.Struct):
@@ -63,11 +64,13 @@ class StripeEvents:
             raise LearnFlowError(Code.INVALID_REQUEST, "Stripe did not sign this, or longer than 5 minutes ago.")
         try:
             event = msgspec.json.decode(body, type=_Event)
-            kind = KINDS.get(event.type)
-            told = None if kind is None else msgspec.json.decode(event.data.object, type=_Told)
+            if event.type not in KINDS:
+                return None
+            told = msgspec.json.decode(event.data.object, type=_Told)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise LearnFlowError(Code.INVALID_JSON, "This is no event of Stripe.") from error
-        if kind is None or told is None or not _matters(event.type, told):
+        kind = _kind(event.type, told)
+        if kind is None:
             return None
         payment_id = await self._payment_of(told)
         return None if payment_id is None else PaymentNews(payment_id, kind)
@@ -81,13 +84,12 @@ class StripeEvents:
         return await self._gateway.payment_of(told.payment_intent)
 
 
-def _matters(event: str, told: _Told) -> bool:
-    """Whether all of the money went back, where the event's name leaves that open."""
-    if event == "charge.refunded":
-        return told.refunded
-    if event == "charge.dispute.closed":
-        return told.status == "lost"
-    return True
+def _kind(event: str, told: _Told) -> Kind | None:
+    """What an event tells; None where it is nothing to us, such as that a part of the money went back."""
+    kind = KINDS[event]
+    if isinstance(kind, Mapping):
+        return kind.get(told.status or "")
+    return None if event == "charge.refunded" and not told.refunded else kind
 
 
 def _signed(body: bytes, signature: str, secret: str) -> bool:

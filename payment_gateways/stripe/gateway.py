@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
@@ -41,8 +42,9 @@ UNKNOWN_UNTIL: Final[Instant] = CREATED_WITHIN + 600 * SECOND
 """When what Stripe does not know was never charged: past the longest request, and the difference of clocks."""
 _CLOCKS_DIFFER_S: Final = 86_400
 """By how much our clock may be ahead of Stripe's for a payment to be found: the lists are short."""
-_DEADLINE_S: Final = 60.0
-"""For how long a question is waited for with everything, its repetitions included."""
+_DEADLINE_S: Final = 45.0
+"""How long anything that is asked of this takes at most, with all questions to Stripe and their repetitions: what comes
+of it is written down within a minute of when it was asked for."""
 
 stripe.enable_telemetry = False  # it would write an id into the home folder, and measure requests for Stripe
 
@@ -84,12 +86,13 @@ class StripeGateway:
         be sent again when that is done.
         """
         try:
-            method = await self._method(token)
-            if method.customer is None:
-                return f"{await self._set_up(method.id, user)}/{method.id}"
-            customer = method.customer if isinstance(method.customer, str) else method.customer.id
-            if await self._owner(customer) == user.id:
-                return f"{customer}/{method.id}"
+            async with _in_time():
+                method = await self._method(token)
+                if method.customer is None:
+                    return f"{await self._set_up(method.id, user)}/{method.id}"
+                customer = method.customer if isinstance(method.customer, str) else method.customer.id
+                if await self._owner(customer) == user.id:
+                    return f"{customer}/{method.id}"
         except stripe.CardError as error:
             raise LearnFlowError(of_card(error), param="token") from error
         except stripe.InvalidRequestError as error:
@@ -99,7 +102,8 @@ class StripeGateway:
     async def forget(self, token: str) -> None:
         """Detach the PaymentMethod; its customer stays, by whom past payments are found."""
         try:
-            await _answer(self._api.payment_methods.detach_async(_parts(token)[1]))
+            async with _in_time():
+                await _answer(self._api.payment_methods.detach_async(_parts(token)[1]))
         except stripe.InvalidRequestError as error:
             logger.info("Stripe had forgotten a payment method already", extra=facts(error))
 
@@ -111,12 +115,13 @@ class StripeGateway:
             return Code.INVALID_PAYMENT_METHOD
         if amount is None:
             return _unchargeable(payment, "cannot write such an amount")
-        age = self._clock_ns() // 1_000 - payment.created_at
-        if age < CREATED_WITHIN:
-            return await self._create(payment, amount, customer, method)
-        intent = await self._find(payment)
-        if intent is not None:
-            return await self._end(intent)
+        async with _in_time():
+            age = self._clock_ns() // 1_000 - payment.created_at
+            if age < CREATED_WITHIN:
+                return await self._create(payment, amount, customer, method)
+            intent = await self._find(payment)
+            if intent is not None:
+                return await self._end(intent)
         if age < UNKNOWN_UNTIL:
             raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
         return Code.SERVICE_UNAVAILABLE
@@ -127,10 +132,23 @@ class StripeGateway:
         if not _parts(payment.token)[0]:
             logger.warning("a payment of another payment service was not refunded", extra={"payment": payment.id})
             return
-        intent = await self._find(payment)
-        if intent is None:
-            logger.error("Stripe does not know the payment to refund", extra={"payment": payment.id})
-            raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        async with _in_time():
+            intent = await self._find(payment)
+            if intent is None:
+                logger.error("Stripe does not know the payment to refund", extra={"payment": payment.id})
+                raise LearnFlowError(Code.SERVICE_UNAVAILABLE)
+            await self._give_back(intent, payment)
+
+    async def payment_of(self, intent_id: str) -> str | None:
+        """Which of our payments a PaymentIntent belongs to; None for one that is not ours."""
+        try:
+            async with _in_time():
+                intent = await self._retrieve(intent_id)
+        except stripe.InvalidRequestError:
+            return None
+        return _ours(intent)
+
+    async def _give_back(self, intent: stripe.PaymentIntent, payment: Payment) -> None:
         try:
             refund = await _answer(
                 self._api.refunds.create_async(
@@ -144,14 +162,6 @@ class StripeGateway:
             return
         if refund.status in ("failed", "canceled"):
             logger.error("a refund has failed", extra={"payment": payment.id, "refund": refund.id})
-
-    async def payment_of(self, intent_id: str) -> str | None:
-        """Which of our payments a PaymentIntent belongs to; None for one that is not ours."""
-        try:
-            intent = await self._retrieve(intent_id)
-        except stripe.InvalidRequestError:
-            return None
-        return _ours(intent)
 
     async def _create(self, payment: Payment, amount: int, customer: str, method: str) -> Code | None:
         try:
@@ -231,11 +241,10 @@ class StripeGateway:
                     {"customer": _parts(payment.token)[0], "created": {"gte": since}, "limit": 100}
                 )
             )
-            async with asyncio.timeout(_DEADLINE_S):
-                with explained():
-                    async for intent in page.auto_paging_iter():
-                        if _ours(intent) == payment.id:
-                            return intent
+            with explained():
+                async for intent in page.auto_paging_iter():
+                    if _ours(intent) == payment.id:
+                        return intent
         except stripe.InvalidRequestError as error:
             raise _defect(error, payment) from error
         return None
@@ -284,11 +293,20 @@ class StripeGateway:
         )
 
 
-async def _answer(question: Awaitable[T]) -> T:
-    """The answer to a question, by the deadline; see `explained` for when there is none."""
-    with explained():
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    """Give up what is done inside at the deadline: then it has no answer now."""
+    try:
         async with asyncio.timeout(_DEADLINE_S):
-            return await question
+            yield
+    except TimeoutError as error:
+        raise LearnFlowError(Code.SERVICE_UNAVAILABLE) from error
+
+
+async def _answer(question: Awaitable[T]) -> T:
+    """The answer to a question; see `explained` for when there is none."""
+    with explained():
+        return await question
 
 
 def _parts(token: str) -> tuple[str, str]:

@@ -45,6 +45,13 @@ class Due(Suite):
         found = [{one.id for one in await _claim(storage, 8, until=9, limit=2)} for _ in range(3)]
         assert found == [{"pay_b", "pay_c"}, {"pay_d", "pay_a"}, set()]
 
+    async def test_what_a_clock_that_was_far_ahead_has_put_off_is_not_waited_for(self, storage: Storage) -> None:
+        await stage(storage)
+        for key, due_at in {"pay_soon": NOW + 300, "pay_far": NOW + 301}.items():
+            await _paid(storage, key, "charging", 1, due_at=due_at)
+        assert [one.id for one in await _claim(storage, NOW, until=NOW + 100)] == ["pay_far"]
+        assert await _claim(storage, NOW, until=NOW + 100) == []
+
     async def test_ten_who_claim_at_once_share_the_payments_among_them(self, storage: Storage) -> None:
         await stage(storage)
         for number in range(40):

@@ -6,20 +6,19 @@ Each question is one statement that answers what is wrong, so sound books cost r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
 from itertools import islice
+from typing import Final
 
 from learnflow_core.enrollment import PAYMENTS
-from storage_backends.driver import DriverTransaction, Entry, Value
+from storage_backends.driver import DriverTransaction
 from storage_backends.repository import list_books, words
-from storage_backends.repository.courses import COURSES, tokens
+from storage_backends.repository.catalogue_repairs import RECOUNT, REINDEX, searched
+from storage_backends.repository.checks import Remedy
 from storage_backends.repository.enrollments import LIVE
 from storage_backends.repository.sql import MODES
 
 MOST = 100
 """How many findings of one kind are told: whoever has more of them needs no longer list."""
-
-_COURSES_AT_ONCE = 500
 
 _AGREEING = " OR ".join(
     f"(enrollments.status = '{status}' AND payments.status IN ({', '.join(map(repr, sorted(ways)))}))"
@@ -84,21 +83,21 @@ QUESTIONS |= list_books.QUESTIONS
 """What to say of each row that a statement answers."""
 
 
-async def findings(tx: DriverTransaction) -> list[str]:
-    """What is wrong beyond what the questions ask, one sentence each; at most MOST of a kind."""
-    found = [f"the database is damaged: {damage}" for damage in (await tx.damage())[:MOST]]
+async def findings(tx: DriverTransaction) -> list[tuple[str, Remedy]]:
+    """What is wrong beyond what the questions ask, one sentence each with what helps; at most MOST of a kind."""
+    found = [(f"the database is damaged: {damage}", _DAMAGED) for damage in (await tx.damage())[:MOST]]
     return found + await _index_findings(tx)
 
 
-async def _index_findings(tx: DriverTransaction) -> list[str]:
+async def _index_findings(tx: DriverTransaction) -> list[tuple[str, Remedy]]:
     """Whether the search index says of every course what the course says, and words are counted right.
 
     Each course has every token it should have, and each token as many courses as should have it: so none has another.
     """
-    wrong = []
+    wrong = [f"course {course_id}: it has not its place in the search index" for course_id in await tx.misplaced()]
     expected: Counter[str] = Counter()
     published: Counter[str] = Counter()
-    async for courses in _searched(tx):
+    async for courses in searched(tx):
         for entry, computed in courses:
             expected.update(entry.tokens.split(" "))
             if entry.published:
@@ -120,24 +119,7 @@ async def _index_findings(tx: DriverTransaction) -> list[str]:
         f"word {word}: it counts {counted[word]} published courses, but has {published[word]}"
         for word in islice(differing, MOST)
     ]
-    return wrong[:MOST] + miscounted
+    return [(says, REINDEX) for says in wrong[:MOST]] + [(says, RECOUNT) for says in miscounted]
 
 
-async def _searched(tx: DriverTransaction) -> AsyncIterator[Sequence[tuple[Entry, str]]]:
-    """Every course, many at once: as the index should know it, and the tokens it should be kept with."""
-    number = 0
-    while rows := await tx.rows(_NEXT_COURSES, number, _COURSES_AT_ONCE):
-        yield [_indexed(*row) for row in rows]
-        number = rows[-1][0]
-
-
-def _indexed(number: int, kept: str, *columns: Value) -> tuple[Entry, str]:
-    course = COURSES.make(columns)
-    entry = Entry(number, course.status == "published", course.total_students, course.id, kept)
-    return entry, tokens(course)
-
-
-_NEXT_COURSES = (
-    f"SELECT n, search, {COURSES.columns} FROM courses JOIN course_texts ON course_texts.course_id = courses.id "
-    "WHERE n > $1 ORDER BY n LIMIT $2"
-)
+_DAMAGED: Final = Remedy("restore a backup, or dump what can still be read (docs/operations.md)")

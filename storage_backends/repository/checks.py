@@ -14,11 +14,22 @@ Repair = Callable[[DriverTransaction, Journals, Row, Context], Awaitable[bool]]
 it cannot, and has changed nothing."""
 
 
+Rebuild = Callable[[DriverTransaction], Awaitable[None]]
+"""Makes anew something that is kept only because it is quicker to read than what it follows from."""
+
+
 class Remedy(NamedTuple):
-    """What helps, in words: what `repair` does, or, without one, what a person has to do."""
+    """What helps, in words: what `repair` does about one row, or `rebuild` about all that is wrong at once; without
+    either, what a person has to do."""
 
     says: str
     repair: Repair | None = None
+    rebuild: Rebuild | None = None
+
+    @property
+    def needs_nobody(self) -> bool:
+        """Whether the doctor can do it."""
+        return self.repair is not None or self.rebuild is not None
 
 
 class Check(NamedTuple):

@@ -12,6 +12,7 @@ from learnflow_core.ports import Context, Finding
 from storage_backends.driver import Driver, DriverTransaction, RefusedError, Row, Value
 from storage_backends.repository import books, journal_checks, record_repairs
 from storage_backends.repository.books import MOST
+from storage_backends.repository.catalogue_repairs import REINDEX, recount, reindex
 from storage_backends.repository.checks import Check, Remedy
 from storage_backends.repository.journals import Journals
 
@@ -27,43 +28,62 @@ CHECKS: Final = (
 
 _AT_ONCE: Final = 500
 _ROUNDS: Final = 10  # far more than repairs wait for each other
-_DAMAGED: Final = "restore a backup, or dump what can still be read (docs/operations.md)"
 
 
 async def findings(driver: Driver) -> list[Finding]:
     """What is wrong; at most MOST of a kind."""
-    found = [
-        Finding(says, _DAMAGED if says.startswith("the database") else record_repairs.OF_CATALOGUE.says, False)
-        for says in await driver.read(books.findings, patient=True)
-    ]
-    for check in CHECKS:
-        rows = await _asked(driver, f"{check.question} LIMIT $1", MOST)
-        found += [_finding(check, row) for row in rows]
-    return found
+    return [_finding(says, remedy) for says, remedy in await _found(driver, CHECKS)]
 
 
 async def repaired(driver: Driver, ctx: Context) -> list[Finding]:
     """Put right what needs no person; what that was.
 
-    What one repair brings to light another puts right, so all is asked again until a round finds nothing to do.
+    What one repair brings to light another puts right, so all is asked again until a round finds nothing to do. What
+    is made anew as a whole comes last.
     """
     done: list[Finding] = []
     for _ in range(_ROUNDS):
         before = len(done)
         for check in CHECKS:
             done += [
-                _finding(check, row)
+                _finding(check.sentence.format(*row), check.remedy_of(row))
                 async for row in _repairable(driver, check)
                 if await _put_right(driver, check, row, ctx)
             ]
         if len(done) == before:
             break
-    return done
+    return done + await _rebuilt(driver, ctx)
 
 
-def _finding(check: Check, row: Row) -> Finding:
-    remedy = check.remedy_of(row)
-    return Finding(check.sentence.format(*row), remedy.says, remedy.repair is not None)
+async def _rebuilt(driver: Driver, ctx: Context) -> list[Finding]:
+    """Make anew what finds and counts courses, if anything about it is wrong."""
+    checks = [check for check in CHECKS if isinstance(check.remedy, Remedy) and check.remedy.rebuild]
+    found = [(says, remedy) for says, remedy in await _found(driver, checks) if remedy.rebuild]
+    if not found:
+        return []
+    rebuild = reindex if any(remedy is REINDEX for _, remedy in found) else recount
+
+    async def work(tx: DriverTransaction) -> None:
+        await rebuild(tx)
+        journals = Journals(tx)
+        await journals.audit.add(ctx.event("books.repaired", "catalogue", None, rebuild.__name__))
+        await journals.flush()
+
+    await driver.write(work)
+    return [_finding(says, remedy) for says, remedy in found]
+
+
+async def _found(driver: Driver, checks: Sequence[Check]) -> list[tuple[str, Remedy]]:
+    """What is wrong, as the database itself, the search index and these checks say, with what helps."""
+    found = await driver.read(books.findings, patient=True)
+    for check in checks:
+        rows = await _asked(driver, f"{check.question} LIMIT $1", MOST)
+        found += [(check.sentence.format(*row), check.remedy_of(row)) for row in rows]
+    return found
+
+
+def _finding(says: str, remedy: Remedy) -> Finding:
+    return Finding(says, remedy.says, remedy.needs_nobody)
 
 
 async def _repairable(driver: Driver, check: Check) -> AsyncIterator[Row]:

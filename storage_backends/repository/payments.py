@@ -37,7 +37,8 @@ class Payments:
         await update(self._tx, "payments", payment.id, changed)
 
     async def claim(self, now: Instant, limit: int, *, until: Instant) -> Sequence[Payment]:
-        return [PAYMENTS.make(row) for row in await self._tx.rows(_CLAIM, now, limit, until)]
+        ahead = now + _AHEAD * (until - now)
+        return [PAYMENTS.make(row) for row in await self._tx.rows(_CLAIM, now, limit, until, ahead)]
 
     async def unresolved(self, before: Instant, limit: int) -> int:
         row = await self._tx.row(_COUNT_UNRESOLVED, before, limit)
@@ -87,11 +88,15 @@ class SandboxCharges:
         return SANDBOX.make(row)
 
 
+_AHEAD = 3
+"""What is due so many leases from now was put off by a clock that is, or was, ahead."""
+
+_IS_DUE = "(due_at <= $1 OR due_at > $4)"
 # The condition stands outside as well: where another has claimed a row meanwhile, it is asked again of the row as it
 # now is, and what the sub-select found is not.
 _CLAIM = (
-    "UPDATE payments SET due_at = $3 WHERE due_at <= $1 "  # noqa: S608 - nothing but our own names
-    "AND id IN (SELECT id FROM payments WHERE due_at <= $1 ORDER BY tries, due_at, id LIMIT $2) "
+    f"UPDATE payments SET due_at = $3 WHERE {_IS_DUE} "  # noqa: S608 - nothing but our own names
+    f"AND id IN (SELECT id FROM payments WHERE {_IS_DUE} ORDER BY tries, due_at, id LIMIT $2) "
     f"RETURNING {PAYMENTS.columns}"
 )
 _COUNT_UNRESOLVED = (

@@ -15,6 +15,7 @@ from learnflow_core.model import LIVE_STATUSES, Certificate, Enrollment, Enrollm
 from learnflow_core.ports import Context
 from learnflow_core.usecases.certificates import certificate_for
 from storage_backends.driver import DriverTransaction, Row
+from storage_backends.repository.catalogue_repairs import RECOUNT
 from storage_backends.repository.checks import Remedy, Repair
 from storage_backends.repository.courses import Courses
 from storage_backends.repository.enrollments import CERTIFICATES, LIVE, Certificates, Enrollments
@@ -32,8 +33,6 @@ FOLLOWS: Final[Mapping[tuple[EnrollmentStatus, PaymentStatus], EnrollmentStatus]
     ("active", "reversing"): "pending",
     ("active", "refunding"): "refunded",
     ("active", "refunded"): "refunded",
-    ("cancelled", "refunding"): "refunded",
-    ("cancelled", "refunded"): "refunded",
 }
 """What an enrolment is to be, when it does not fit its payment. A place whose charge has no outcome waits for that
 again; one whose money is being given back, or was never taken, is given up."""
@@ -199,8 +198,4 @@ _BY_SENTENCE: Final[Mapping[str, tuple[str, Remedy | Callable[[Row], Remedy]]]] 
 
 def remedy_for(sentence: str) -> tuple[str, Remedy | Callable[[Row], Remedy]]:
     """The name of a question of `books`, and what helps, by what it says."""
-    return _BY_SENTENCE.get(sentence, ("lists", OF_CATALOGUE))
-
-
-OF_CATALOGUE: Final = Remedy("stop writing to the catalogue, and restore a backup from before (docs/operations.md)")
-"""What helps where counts, lists and the search index are wrong."""
+    return _BY_SENTENCE.get(sentence, ("lists", RECOUNT))

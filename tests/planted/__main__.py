@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-COPIED = ("learnflow_core", "learnflow_http", "storage_backends", "payment_gateways", "tests", "examples")
+COPIED = ("learnflow_core", "learnflow_http", "storage_backends", "payment_gateways", "tests", "examples", "docs")
 GIT = shutil.which("git") or "git"
 PATIENCE_S = 300
 CAUGHT_BY = "Caught by:"

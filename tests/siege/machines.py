@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from tests.amount import amount
 from tests.servers import eventually, free_port
 from tests.terminal import environment
 
@@ -20,9 +19,7 @@ class Machine:
         self.port = free_port()
         self.kills = 0
         self._log = log
-        self._environment = environment(
-            SIEGE_PAYMENTS=str(payments), SIEGE_CLAIM_S=str(amount(3, soak=60)), LEARNFLOW_JWT_SECRET="s" * 32
-        )
+        self._environment = environment(SIEGE_PAYMENTS=str(payments), LEARNFLOW_JWT_SECRET="s" * 32)
         self._command = [sys.executable, "-m", "tests.siege.server", "serve", "--port", str(self.port)]
         self._command += ["--database", url, "--log-format", "json"]
         self._process: asyncio.subprocess.Process | None = None

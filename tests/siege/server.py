@@ -1,6 +1,6 @@
 """`learnflow`, paid by the service of `tests.siege.payments` (its socket is in SIEGE_PAYMENTS), and with room for all.
 
-A claim to a key, which outlives a killed process, lasts SIEGE_CLAIM_S. Everything else is the program as it is.
+Everything else is the program as it is.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import os
 from learnflow_core import access
 from learnflow_core.limiter import Quota
 from learnflow_core.limiter.plans import PLANS
-from learnflow_core.model import SECOND
-from learnflow_http import app, idempotency
+from learnflow_http import app
 from learnflow_http.cli import main
 from tests.siege.payments import RemoteGateway
 
 if __name__ == "__main__":
-    vars(idempotency)["CLAIM_LIFETIME"] = int(os.environ["SIEGE_CLAIM_S"]) * SECOND
     vars(access)["PLANS"] = {plan: (Quota.per_minute(1_000_000_000),) for plan in PLANS}
     vars(app)["SandboxGateway"] = lambda storage: RemoteGateway(storage, os.environ["SIEGE_PAYMENTS"])
     main()

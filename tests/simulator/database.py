@@ -99,7 +99,9 @@ class Database:
         self._opened: dict[Process, list[FaultyConnection]] = {}
         self.observer = sqlite3.connect(path, isolation_level=None)
 
-    def open(self, process: Process, crash: Callable[[Process], None], committed: Callable[[], None]) -> Storage:
+    def open(
+        self, process: Process, crash: Callable[[Process], None], committed: Callable[[], None], *, faulty: bool = True
+    ) -> Storage:
         """The storage of a process: the production driver, on the loop's turns and the loop's time."""
         connections = [self._connect() for _ in range(1 + READERS)]
         writer, *readers = self._opened[process] = connections
@@ -115,7 +117,7 @@ class Database:
             jobs=LoopJobs,
         )
         for connection in connections:
-            connection.faults = self._faults
+            connection.faults = self._faults if faulty else None
         return RepositoryStorage(driver)
 
     def drop(self, process: Process) -> None:

@@ -64,7 +64,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(None)
 
-    def bury(self) -> None:
+    def close(self) -> None:
         """Let every task that is left come to its end, dead processes' too: to the world, all of it is over."""
         asyncio._set_running_loop(self)
         try:

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import msgspec
 
 from learnflow_core.ports import Storage
+from learnflow_core.usecases.payments import Gateways
 from learnflow_http.app import create_app, open_services
 from learnflow_http.settings import load
 from tests.simulator.database import Database
-from tests.simulator.loop import Process, SimulatedLoop, within
-from tests.simulator.payments import PaymentService, SimulatedGateway
+from tests.simulator.loop import SECOND_NS, Process, SimulatedLoop, within
+from tests.simulator.payments import PaymentService, SimulatedGateway, SimulatedNews
 from tests.simulator.trace import Trace
 
 SECRET = "s" * 32
 DOWN_S = (0.1, 5.0)
 """How long a dead process is away, at least and at most."""
+AHEAD_S = (0, 0, 5, -5)
+"""How far the clock of a machine is ahead of the others'."""
 
 
 class LostError(Exception):
@@ -55,8 +58,9 @@ class Node:
         self._service = service
         self._trace = trace
         self._committed = committed
+        self._ahead_ns = random.choice(AHEAD_S) * SECOND_NS
         self._app: Any = None
-        self._open: set[asyncio.Future[Reply]] = set()
+        self._open: dict[asyncio.Future[Reply], None] = {}  # in their order, which a set of objects does not have
         self._process = Process(name)
         self.start()
 
@@ -84,13 +88,13 @@ class Node:
         if self._app is None:
             raise LostError
         reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._open.add(reply)
+        self._open[reply] = None
         exchange = self._exchange(self._app, _scope(method, path, key, fields), body, reply)
         self._loop.create_task(exchange, context=within(self._process))
         try:
             return await reply
         finally:
-            self._open.discard(reply)
+            del self._open[reply]
 
     async def _serve(self, process: Process) -> None:
         """What the program does: open everything, run the application with its sweep."""
@@ -101,13 +105,14 @@ class Node:
 
         async with open_services(
             settings,
-            clock_ns=lambda: self._loop.now_ns,
+            clock_ns=lambda: self._loop.now_ns + self._ahead_ns,
             monotonic_ns=lambda: self._loop.now_ns,
             random_bytes=self._random.randbytes,
             opening=opening,
         ) as services:
             gateway = SimulatedGateway(services.storage, self._service)
-            app = create_app(services._replace(gateways={"live": gateway, "test": gateway}))
+            gateways: Gateways = {"live": gateway, "test": gateway}
+            app = create_app(services._replace(gateways=gateways, stripe_events=SimulatedNews()))
             await app({"type": "lifespan"}, *_lifespan(lambda: setattr(self, "_app", app), self._loop))
 
     async def _exchange(self, app: Any, scope: dict[str, Any], body: bytes, reply: asyncio.Future[Reply]) -> None:

@@ -1,4 +1,7 @@
-"""The payment service: a world of its own, which remembers what it was asked, and whose answers may be lost."""
+"""The payment service: a world of its own, which remembers what it was asked, and whose answers may be lost.
+
+It tells by itself what has become of a payment, late, several times and in any order, until it is heard.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import asyncio
 from contextvars import Context
 from typing import Any
 
+import msgspec
+
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Payment
-from learnflow_core.ports import Storage
+from learnflow_core.ports import PaymentNews, Storage
 from payment_gateways.sandbox import OUTCOMES, SandboxGateway
 from tests.simulator.faults import Answer, Faults
 from tests.simulator.loop import SimulatedLoop
@@ -25,6 +30,8 @@ class Charge:
         self.payment = payment
         self.refusal = OUTCOMES[payment.token]
         self.refunded = False
+        self.returned = False
+        """Whether it was the service that gave it back, unasked."""
 
     @property
     def holds_money(self) -> bool:
@@ -33,11 +40,13 @@ class Charge:
 
 
 class PaymentService:
-    """Charges once under a key, whatever happens to its callers. `complaints` are what it was asked against reason."""
+    """Charges once under a key, whatever happens to its callers. `complaints` are what it was asked against reason,
+    and `news` what it has to tell."""
 
     def __init__(self, loop: SimulatedLoop, faults: Faults, trace: Trace) -> None:
         self.charges: dict[str, Charge] = {}
         self.complaints: list[str] = []
+        self.news: list[PaymentNews] = []
         self._loop = loop
         self._faults = faults
         self._trace = trace
@@ -55,6 +64,12 @@ class PaymentService:
             raise LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=1) from error
         return said
 
+    def give_back(self, charge: Charge) -> None:
+        """Give money back because somebody at the service wants it so."""
+        charge.refunded = charge.returned = True
+        self._trace.note(f"{charge.payment.id} is given back by the service itself")
+        self.news.append(PaymentNews(charge.payment.id, "returned"))
+
     def _hear(self, call: str, payment: Payment, answer: Answer, heard: asyncio.Future[Any]) -> None:
         said = None
         for _ in range(answer.done):
@@ -63,7 +78,10 @@ class PaymentService:
             self._loop.call_later(answer.told_after_s, _tell, heard, said, answer.fails, context=Context())
 
     def _charge(self, payment: Payment) -> Code | None:
-        charge = self.charges.setdefault(payment.id, Charge(payment))
+        charge = self.charges.get(payment.id)
+        if charge is None:
+            charge = self.charges[payment.id] = Charge(payment)
+            self.news.append(PaymentNews(payment.id, "changed" if charge.refusal else "paid"))
         first = charge.payment
         if (first.amount, first.token) != (payment.amount, payment.token):
             self.complaints.append(f"{payment.id} was charged with other parameters than the first time")
@@ -75,6 +93,8 @@ class PaymentService:
         if charge is None or charge.refusal is not None:
             self.complaints.append(f"{payment.id} was to be given back, but nothing was taken")
             return None
+        if not charge.refunded:
+            self.news.append(PaymentNews(payment.id, "returned"))
         charge.refunded = True
         self._trace.note(f"refund {payment.id}")
         return None
@@ -87,6 +107,13 @@ def _tell(heard: asyncio.Future[Any], said: Code | None, fails: bool) -> None:
         heard.set_exception(LearnFlowError(Code.SERVICE_UNAVAILABLE, retry_after_s=1))
     else:
         heard.set_result(said)
+
+
+class SimulatedNews:
+    """`learnflow_core.ports.PaymentNewsReader` of what the simulated service posts; it needs no signature."""
+
+    async def read(self, body: bytes, signature: str) -> PaymentNews | None:
+        return msgspec.json.decode(body, type=PaymentNews)
 
 
 class SimulatedGateway(SandboxGateway):

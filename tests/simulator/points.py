@@ -85,16 +85,15 @@ class Storyteller(Clients):
     async def all(self) -> None:
         anna, berta = self._school.users[:2]
         course = self._school.courses[0]  # one seat
-        await self._insist(self._enrolling(anna, course, "pm_visa_0002", "first"))
-        await self._insist(self._enrolling(anna, course, "pm_visa_4242", "second"))
-        await self._insist(self._leaving(self._place_of(anna), None))
-        await self._insist(self._enrolling(berta, course, "pm_visa_4242", None))
-        await self._insist(self._progressing(self._place_of(berta), 100, "third"))
+        await self._insist(self.wishes.enrolling(anna, course, "pm_visa_0002", "first"))
+        await self._insist(self.wishes.enrolling(anna, course, "pm_visa_4242", "second"))
+        await self._insist(self.wishes.leaving(self._place_of(anna), None))
+        await self._insist(self.wishes.enrolling(berta, course, "pm_visa_4242", None))
+        await self._insist(self.wishes.progressing(self._place_of(berta), 100, "third"))
 
     def _place_of(self, user: str) -> str:
         """The place that somebody was told of last."""
-        bodies = [told.reply.body for told in self.told if told.reply.status in (200, 201)]
-        return str([body["id"] for body in bodies if body["user_id"] == user][-1])
+        return [place for told in self.told for place, whose in told.places if whose == user][-1]
 
 
 def tell(cuts: Sequence[Cut]) -> tuple[Outcome, list[Point]]:

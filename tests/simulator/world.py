@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from storage_backends.repository import RepositoryStorage
+from learnflow_core.ports import Context
 from tests.simulator import invariants
 from tests.simulator.clients import Clients
 from tests.simulator.database import Database
@@ -18,12 +19,14 @@ from tests.simulator.faults import Faults, SeededFaults
 from tests.simulator.loop import Process, SimulatedLoop
 from tests.simulator.node import Node
 from tests.simulator.payments import PaymentService
+from tests.simulator.post import Post
 from tests.simulator.school import NOW_NS, school
 from tests.simulator.trace import Trace
 
 REST_S = 60.0
 """How long after the storm everything must be settled."""
 RESTS = 6
+DAY_S = 86_400
 SWEPT_S = 1.5
 """Longer than from one sweep to the next."""
 
@@ -78,15 +81,15 @@ class World:
             Node(name, self._loop, self._random(name), self._database, self._service, self._trace, self._committed)
             for name in nodes
         ]
+        self._post = Post(self._random("post"), self._service, self._nodes)
         self._clients = clients(self._random("clients"), self._nodes, school(), self._trace)
 
     def run(self) -> Outcome:
         """From the first request to the last look."""
         try:
-            with self._trace.of_logs():
+            with self._trace.of_logs(), closing(self._loop):
                 self._loop.run_until_complete(self._live())
                 lines, digest = self._trace.lines.copy(), self._trace.digest
-                self._loop.bury()
         finally:
             self._database.close()
         held = [charge for charge in self._service.charges.values() if charge.holds_money]
@@ -102,13 +105,21 @@ class World:
 
     async def _live(self) -> None:
         await asyncio.sleep(0.1)
+        post, doctor = (self._loop.create_task(work) for work in (self._post.carry_for_ever(), self._visit()))
         await self._clients.all()
         self._trace.note("the storm is over")
         self._faults.calm()
+        post.cancel()
+        await self._post.carry_all()
         await self._rest()
         await self._clients.ask_again()
         await asyncio.sleep(1)
+        await doctor
         self._violations += invariants.in_the_end(self._database, self._service, self._clients)
+        self._trace.note("a day passes")
+        self._loop.pass_time(DAY_S)
+        await asyncio.sleep(SWEPT_S)
+        self._violations += invariants.a_day_later(self._database)
         self._violations += await self._doctor()
 
     async def _rest(self) -> None:
@@ -117,11 +128,16 @@ class World:
             self._loop.pass_time(REST_S / RESTS - SWEPT_S)
             await asyncio.sleep(SWEPT_S)
 
+    async def _visit(self) -> None:
+        """In the midst of it all, have the program put right what it finds: there must be nothing."""
+        await asyncio.sleep(self._random("visit").uniform(1, 20))
+        self._violations += await self._doctor()
+
     async def _doctor(self) -> list[str]:
-        """What the program itself finds wrong with the books."""
-        storage = self._database.open(Process("doctor"), lambda _: None, lambda: None)
-        assert isinstance(storage, RepositoryStorage)
-        return [str(finding) for finding in await storage.check()]
+        """What the program itself finds wrong with the books, and puts right."""
+        storage = self._database.open(Process("doctor"), lambda _: None, self._committed, faulty=False)
+        ctx = Context(self._loop.now_ns // 1_000, self._random("doctor").randbytes)
+        return [str(finding) for found in (await storage.check(), await storage.repair(ctx)) for finding in found]
 
     def _random(self, purpose: str) -> Random:
         """Chance of one purpose, so that a change of one part leaves the others' as it was."""

@@ -257,6 +257,11 @@ class Account:
         self._log("refunded", self.objects[dispute["payment_intent"]])
         self._emit("charge.dispute.closed", dispute)
 
+    def win(self, dispute: Object) -> None:
+        """The dispute ends in the merchant's favour."""
+        dispute["status"] = "won"
+        self._emit("charge.dispute.closed", dispute)
+
     def intent_of(self, payment_id: str) -> Object:
         """The one intent of a payment of LearnFlow's."""
         (found,) = (

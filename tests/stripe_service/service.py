@@ -22,6 +22,7 @@ SECRET_KEY = "sk_test_localServiceForTests"
 WEBHOOK_SECRET = "whsec_localServiceForTests"
 INTENTS = "/v1/payment_intents"
 SLOW_S = 0.03
+LATER_S = 1.1
 
 _ROUTES: dict[tuple[str, str], Callable[[Account, str, Form], Object]] = {
     ("POST", "payment_intents"): lambda account, _, form: account.create_intent(form),
@@ -80,6 +81,10 @@ class StripeService:
         self._fault, self._failing = fault, (path, times)
         self._failed.clear()
 
+    async def finish(self) -> None:
+        """Wait until it has carried out what it was asked for."""
+        await asyncio.gather(*self._later)
+
     def forget_keys(self) -> None:
         """Prune the idempotency keys, as Stripe does after 24 hours."""
         self._replies.clear()
@@ -135,7 +140,7 @@ class StripeService:
         if key in self._replies:
             return
         self._replies[key] = (_asked(request), None)
-        await asyncio.sleep(10 * SLOW_S)
+        await asyncio.sleep(LATER_S)
         del self._replies[key]
         await self._once(request)
 

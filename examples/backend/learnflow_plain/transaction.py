@@ -123,6 +123,9 @@ class PlainTransaction(DriverTransaction):
                 await self.rows(_FORGET, before.n, json.dumps(before.tokens.split(" ")))
             await self.rows(_INDEX, after.n, json.dumps(after.tokens.split(" ")))
 
+    async def clear_index(self) -> None:
+        await self.rows("DELETE FROM course_tokens")
+
     async def missed(self, courses: Sequence[Entry]) -> Sequence[int]:
         asked = [(course.n, json.dumps(course.tokens.split(" "))) for course in courses]
         return [n for n, tokens in asked if await self.row(_MISSED, n, tokens) is not None]
