@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -26,6 +27,10 @@ settings.register_profile("soak", settings.get_profile("default"), max_examples=
 # Coverage asks which lines ran, and the same ones must run each time.
 settings.register_profile("covered", settings.get_profile("default"), max_examples=20, derandomize=True)
 settings.load_profile("default")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs the tests in the background has them ignore it, and the programs that they start would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(what: str) -> NoReturn:
