@@ -1,6 +1,7 @@
 """PostgreSQL, on a real server: the suite of every backend, and what is PostgreSQL's own."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,7 +22,7 @@ from storage_backends.driver import DriverTransaction, DuplicateError, OverdueEr
 from storage_backends.postgres import POOL_SIZE, _parts
 from storage_backends.postgres_driver import GATED_IDLE_S, TOGETHER, PostgresDriver
 from storage_backends.postgres_transaction import AgainError, PostgresTransaction, translated
-from storage_backends.repository import Repository, blocks, searches, tally, uncounted
+from storage_backends.repository import Repository, blocks, list_books, searches, tally, uncounted
 from tests.postgres import Postgres
 
 SLOW = "SELECT CAST(pg_sleep(60) AS TEXT)"
@@ -532,6 +533,23 @@ async def test_of_two_that_count_at_once_one_is_undone_though_each_has_other_not
         await connection.close()
     await count(storage)
     assert await storage.check() == []
+
+
+@pytest.mark.parametrize("sort", blocks.SORTS)
+async def test_the_courses_of_a_block_are_counted_without_reading_on_to_where_the_order_changes(
+    driver: PostgresDriver, sort: str
+) -> None:
+    (question,) = [sql for what, sql in list_books.QUESTIONS.items() if f" by {sort}: the block" in what]
+
+    async def plan(tx: DriverTransaction) -> str:
+        await tx.rows("SET LOCAL enable_seqscan = off")
+        await tx.rows("SET LOCAL enable_bitmapscan = off")
+        return "\n".join(line for (line,) in await tx.rows(f"EXPLAIN {question}"))
+
+    counting = re.findall(r"on courses.*\n *Index Cond: (.*)", await driver.read(plan))
+    assert len(counting) == 24  # three parts, in four kinds of lists, to be told and to be compared
+    assert [condition for condition in counting if "ROW" in condition] == []
+    assert all("id < " in condition or f"{sort} < " in condition for condition in counting)
 
 
 async def begun(connection: Any, level: str) -> PostgresTransaction:

@@ -208,7 +208,11 @@ async def _stretch(tx: DriverTransaction, span: int, order: Sequence[str], place
     held = Where().when("category = {}", category or None).when("level = {}", level or None)
     held.also(f"({sort}, id) >= ({{}}, {{}})", *place)
     behind = await tx.row(_BEHIND, span, *place, *order)
-    return held if behind is None else held.also(f"({sort}, id) < ({{}}, {{}})", *behind)
+    if behind is None:
+        return held
+    if behind[0] == place[0]:  # PostgreSQL would read on to where the column changes: most may have no rating
+        held.also(f"{sort} = {{}}", place[0]).also("id < {}", behind[1])
+    return held.also(f"({sort}, id) < ({{}}, {{}})", *behind)
 
 
 async def _every(tx: DriverTransaction, order: Sequence[str], held: Where, size: int) -> Sequence[Row]:

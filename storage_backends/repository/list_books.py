@@ -12,6 +12,14 @@ _NAME: Final = (
     "CASE WHEN level = '' THEN '' ELSE '~' || level END || CASE WHEN category = '' THEN '' ELSE '@' || category END"
 )
 
+# A range of places in three parts, each of which ends in an index where the range does. PostgreSQL ends a comparison of
+# rows where the first column passes it, and reads all that has the same: most courses may have no rating.
+_PARTS: Final = (
+    "{key} = held_key AND id >= held_id AND id < CASE WHEN held_key < next_key THEN '~' ELSE next_id END",
+    "{key} > held_key AND {key} < next_key",
+    "{key} = next_key AND held_key < next_key AND id < next_id",
+)
+
 # ruff: noqa: S608 - nothing but our own names is put into these
 _SORTS = " UNION ALL ".join(f"SELECT '{sort}' AS sort" for sort in SORTS)
 
@@ -20,12 +28,14 @@ def _blocks(sort: str, *, of_category: bool, of_level: bool) -> str:
     """Blocks of the lists with these filters that count more or fewer courses than there are in them."""
     same = (" AND category = held_category" if of_category else "") + (" AND level = held_level" if of_level else "")
     within = f"({sort}, id) >= (held_key, held_id) AND ({sort}, id) < (next_key, next_id){same}"
+    parts = (f"status = 'published' AND {part.format(key=sort)}{same}" for part in _PARTS)
+    has = " + ".join(f"(SELECT count(*) FROM courses WHERE {part})" for part in parts)
     filters = f"category {'<>' if of_category else '='} '' AND level {'<>' if of_level else '='} ''"
     return f"""
         SELECT list, held_key, held_id, counted, has FROM (
             SELECT list, held_key, held_id,
                 courses + (SELECT CAST(COALESCE(SUM(change), 0) AS BIGINT) FROM uncounted WHERE {within}) AS counted,
-                (SELECT count(*) FROM courses WHERE status = 'published' AND {within}) AS has
+                {has} AS has
             FROM (
                 SELECT {_NAME} AS list, category AS held_category, level AS held_level, blocks.courses,
                     blocks.key AS held_key, LEAD(blocks.key, 1, {_LAST}) OVER followed AS next_key,
