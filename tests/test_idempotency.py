@@ -478,7 +478,11 @@ class TestCrashes:
         assert Counter(map(is_replay, replies)) == {True: 49, False: 1}
         assert len(gateway.asked) == 1
 
-    async def test_a_request_that_is_cancelled_lets_go_of_its_key(self, school: School) -> None:
+    async def test_a_request_that_is_cancelled_lets_go_of_its_key(
+        self, school: School, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(idempotency, "CLAIM_LIFETIME", 10**15)  # a claim that stays is nobody else's
+        monkeypatch.setattr(idempotency, "WAIT_S", 1)
         gateway = HeldGateway(scene.watch_payments(school.world))
         first = asyncio.create_task(school.enrol())
         await gateway.asked.wait()

@@ -154,7 +154,8 @@ async def test_writes_with_a_subject_or_of_a_snapshot_follow_those_of_other_proc
         await other.execute("LOCK TABLE gate IN SHARE UPDATE EXCLUSIVE MODE")
         shared = [asyncio.ensure_future(driver.write(_up("a"), subject=f"{number}")) for number in range(3)]
         counting = asyncio.ensure_future(driver.write(_up("a"), snapshot=True))
-        await driver.write(_up("b"))
+        for _ in range(20):  # so that the others would have had the time
+            await driver.write(_up("b"))
         assert not any(each.done() for each in [*shared, counting])
     await asyncio.gather(*shared, counting)
     assert await other.fetchval(READ) == 4
