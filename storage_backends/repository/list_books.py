@@ -13,7 +13,8 @@ _NAME: Final = (
 )
 
 # A range of places in three parts, each of which ends in an index where the range does. PostgreSQL ends a comparison of
-# rows where the first column passes it, and reads all that has the same: most courses may have no rating.
+# rows where the first column passes it, and reads all that has the same: most courses may have no rating. '~' is beyond
+# every id.
 _PARTS: Final = (
     "{key} = held_key AND id >= held_id AND id < CASE WHEN held_key < next_key THEN '~' ELSE next_id END",
     "{key} > held_key AND {key} < next_key",
