@@ -65,6 +65,7 @@ def assets() -> dict[str, Asset]:
     return {name: _load(name, content_type) for name, content_type in _CONTENT_TYPES.items()}
 
 
+@cache
 def page(openapi_path: str) -> bytes:
     """The HTML of the reference for the document at `openapi_path`, a path of this origin; send it with the policy."""
     address = {name: f"{ASSETS_PATH}{name}?v={asset.digest}" for name, asset in assets().items()}

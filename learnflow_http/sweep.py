@@ -27,9 +27,10 @@ logger: Final = logging.getLogger("learnflow.sweep")
 
 EVERY_S: Final = 1.0
 PURGE_EVERY: Final[Instant] = 600 * SECOND
-LEADS_FOR: Final[Instant] = 3 * SECOND
-"""How long one process does what is done for all before it says again that it does: so long nobody does it when that
-one is killed."""
+LEADS_FOR: Final[Instant] = 10 * SECOND
+"""How long one process does what is done for all: so long nobody does it when that one is killed."""
+_SAYS_AGAIN_AFTER: Final[Instant] = LEADS_FOR // 2
+"""How long after it said so that process says again that it does: a server that idles seldom writes."""
 
 _SETTLED_AT_ONCE: Final = 500
 _EXPIRED_AT_ONCE: Final = 100
@@ -59,6 +60,7 @@ class Sweeper:
         self._services = services
         self._name = name
         self._purged: Instant = 0
+        self._led: Instant | None = None
 
     async def sweep_for_ever(self) -> None:
         """Do all of it once a second, until this is cancelled; what fails is logged, and tried again."""
@@ -133,7 +135,10 @@ class Sweeper:
             self._purged = now
 
     async def _leads(self) -> bool:
-        return await lead(self._services.storage, self._name, self._now())
+        now = self._now()
+        if self._led is None or not self._led <= now < self._led + _SAYS_AGAIN_AFTER:
+            self._led = now if await lead(self._services.storage, self._name, now) else None
+        return self._led is not None
 
     def _ctx(self) -> Context:
         return Context(self._now(), self._services.random_bytes, SWEEP)

@@ -40,7 +40,7 @@ def test_the_storms_are_real() -> None:
     assert sum(outcome.deaths for outcome in outcomes) > 5
     assert sum(outcome.charges for outcome in outcomes) > 10
     assert sum("heard nothing" in line for outcome in outcomes for line in outcome.trace) > 50
-    assert sum("the disk" in line for outcome in outcomes for line in outcome.trace) > 10
+    assert sum("the disk" in line for outcome in outcomes for line in outcome.trace) > 5
 
 
 @pytest.mark.parametrize("seed", [3, 147])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import SECOND, Course
+from learnflow_core.model import SECOND, Course, Instant
+from learnflow_core.ports import Storage
 from learnflow_http.app import create_app
 from learnflow_http.sweep import LEADS_FOR, Sweeper, lead
 from tests.school import school_on, told
@@ -53,6 +54,34 @@ async def test_who_does_not_lead_finishes_payments_and_leaves_counts_to_who_does
     world.clock.advance(LEADS_FOR / SECOND)
     await world.sweep()
     assert await seen(world, busy) == before + 2
+
+
+async def test_who_leads_seldom_says_so_and_never_too_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, said = world.services.storage, list[int]()
+
+    async def listened(storage: Storage, name: str, now: Instant) -> bool:
+        said.append(now)
+        return await lead(storage, name, now)
+
+    monkeypatch.setattr("learnflow_http.sweep.lead", listened)
+    first, began = Sweeper(world.services, "first"), world.now
+    for _ in range(3 * LEADS_FOR // SECOND):
+        await first.sweep_common()
+        world.clock.advance(1)
+        assert not await lead(storage, "second", world.now)
+    assert [(now - began) // SECOND for now in said] == [0, 5, 10, 15, 20, 25]
+
+
+async def test_who_led_does_not_believe_so_when_its_time_has_passed(world: World) -> None:
+    school, first = await school_on(world, "professional"), Sweeper(world.services, "first")
+    course = await school.course()
+    before = await seen(world, course)
+    await first.sweep_common()
+    world.clock.advance(LEADS_FOR / SECOND)
+    assert await lead(world.services.storage, "another", world.now)
+    assert (await school.enrol(course)).status_code == 201
+    await first.sweep_common()
+    assert await seen(world, course) == before
 
 
 async def test_one_process_has_deleted_cards_forgotten_and_nothing_else_waits_for_that(world: World) -> None:

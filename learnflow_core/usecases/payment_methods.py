@@ -83,20 +83,23 @@ async def forget_deleted(
 ) -> int:
     """Have the payment services forget what was deleted here; how many means of payment that were.
 
-    What was added again since, under the same token, is kept. Safe with several at once, and to repeat: the first for
-    which a service does not answer stays for the next time, with those behind it.
+    What was added again since, under the same token, is kept. Safe with several at once, and to repeat: what a service
+    does not answer for stays for the next time, and keeps none of the others waiting. The first of its refusals is
+    raised at the end.
     """
-    deleted = await storage.read(lambda tx: _deleted(tx, batch))
-    for done, (method, mode) in enumerate(deleted):
+    done, refusals = 0, list[LearnFlowError]()
+    for method, mode in await storage.read(lambda tx: _deleted(tx, batch)):
         try:
             if await storage.read(partial(_successor, method=method)) is None:
                 await gateways[mode].forget(method.token)
+            await storage.write(partial(_forgotten, method=method, ctx=ctx))
+            done += 1
         except LearnFlowError as error:
-            if error.code is Code.SERVICE_UNAVAILABLE:
-                return done
-            raise
-        await storage.write(partial(_forgotten, method=method, ctx=ctx))
-    return len(deleted)
+            if error.code is not Code.SERVICE_UNAVAILABLE:
+                refusals.append(error)
+    if refusals:
+        raise refusals[0]
+    return done
 
 
 async def _successor(tx: Transaction, method: PaymentMethod) -> PaymentMethod | None:

@@ -26,6 +26,7 @@ class FaultyConnection(sqlite3.Connection):
     trace: Trace
     crash: Callable[[Process], None]
     committed: Callable[[], None]
+    looked_at = 0
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
         if not self.process.alive:
@@ -45,7 +46,8 @@ class FaultyConnection(sqlite3.Connection):
 
     def _done(self, sql: str, *args: Any) -> sqlite3.Cursor:
         cursor = super().execute(sql, *args)
-        if sql == "COMMIT":
+        if sql == "COMMIT" and self.total_changes > self.looked_at:
+            self.looked_at = self.total_changes
             self.committed()
         return cursor
 
