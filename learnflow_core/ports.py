@@ -58,13 +58,21 @@ Paging = Page | Cursor
 class Context(msgspec.Struct, frozen=True):
     """The instant at which a use case happens, and the randomness it may draw: arguments, so that a test holds both.
 
-    `actor` and `request_id` are what the audit says of who asked (`learnflow_core.audit.AuditRow`).
+    `actor` and `request_id` are what the audit says of who asked (`learnflow_core.audit.AuditRow`). `clock` tells the
+    time to what goes on after it has waited for somebody else, as for a payment service; without one, no time passes.
     """
 
     now: Instant
     random_bytes: Callable[[int], bytes]
     actor: str = PROGRAM
     request_id: str | None = None
+    clock: Callable[[], Instant] | None = None
+
+    def later(self) -> Context:
+        """The same at the instant that it is by now, which is never before this one."""
+        if self.clock is None:
+            return self
+        return msgspec.structs.replace(self, now=max(self.now, self.clock()))
 
     def new_id(self, prefix: str) -> str:
         """A new id with this prefix (`learnflow_core.ids`)."""

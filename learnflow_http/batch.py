@@ -46,7 +46,7 @@ async def enroll_all(services: Services, call: Call) -> list[Result]:
 
     async def one(item: NewEnrollment) -> Enrolled:
         async with turns:
-            return await enroll(services.storage, services.gateways, call.actor, item, call.ctx)
+            return await enroll(services.storage, services.gateways, call.actor, item, call.ctx.later())
 
     tasks = [asyncio.create_task(one(item)) for item in call.body.enrollments]
     return [_result(task) for task in await _within(WITHIN_S, tasks)]

@@ -95,7 +95,7 @@ def _context(services: Services, exchange: Exchange) -> Context:
     """When this is asked, and by whom."""
     actor = exchange.actor
     who = None if actor is None else actor.key_id or actor.user_id
-    return Context(exchange.now, services.random_bytes, who or PROGRAM, exchange.request_id)
+    return Context(exchange.now, services.random_bytes, who or PROGRAM, exchange.request_id, services.now)
 
 
 async def _authenticate(services: Services, operation: Operation, exchange: Exchange) -> Actor | None:

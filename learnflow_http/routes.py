@@ -197,7 +197,7 @@ def _stripe_events(services: Services, events: PaymentNewsReader) -> Work:
         body = await exchange.body(services.bodies)
         news = await events.read(body, exchange.header(b"stripe-signature") or "")
         if news is not None:
-            ctx = Context(exchange.now, services.random_bytes, PAYMENT_SERVICE, exchange.request_id)
+            ctx = Context(exchange.now, services.random_bytes, PAYMENT_SERVICE, exchange.request_id, services.now)
             heard = await hear(services.storage, services.gateways, news, ctx)
             if heard == "for_the_operator":
                 logger.error("a payment needs to be looked at", extra={"payment": news.payment_id, "news": news.kind})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from learnflow_core.limiter import Limiter
+from learnflow_core.model import Instant
 from learnflow_core.ports import PaymentNewsReader, Storage
 from learnflow_core.usecases.payments import Gateways
 from learnflow_http.answers import Answers
@@ -34,3 +35,7 @@ class Services(NamedTuple):
     clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]
     request_ids: Iterator[str]
+
+    def now(self) -> Instant:
+        """The present instant."""
+        return self.clock_ns() // 1_000

@@ -102,7 +102,8 @@ class Sweeper:
             await asyncio.sleep(EVERY_S * (0.8 + 0.4 * self._services.random_bytes(1)[0] / 255))
 
     async def _tell(self) -> None:
-        metrics, read, before = self._services.metrics, self._services.storage.read, self._now() - UNRESOLVED_AFTER
+        metrics, read = self._services.metrics, self._services.storage.read
+        before = self._services.now() - UNRESOLVED_AFTER
         metrics.unresolved.put(await read(lambda tx: tx.payments.unresolved(before, _MOST_TOLD)))
         metrics.uncounted.put(await read(lambda tx: tx.courses.uncounted(_MOST_NOTED)))
         metrics.refresh()
@@ -129,22 +130,20 @@ class Sweeper:
                 break
 
     async def _purge(self) -> None:
-        now = self._now()
+        now = self._services.now()
         if now - self._purged >= PURGE_EVERY:
             await self._services.storage.write(lambda tx: tx.purge(now))
             self._purged = now
 
     async def _leads(self) -> bool:
-        now = self._now()
+        now = self._services.now()
         if self._led is None or not self._led <= now < self._led + _SAYS_AGAIN_AFTER:
             self._led = now if await lead(self._services.storage, self._name, now) else None
         return self._led is not None
 
     def _ctx(self) -> Context:
-        return Context(self._now(), self._services.random_bytes, SWEEP)
-
-    def _now(self) -> Instant:
-        return self._services.clock_ns() // 1_000
+        services = self._services
+        return Context(services.now(), services.random_bytes, SWEEP, clock=services.now)
 
 
 async def note_uses(services: Services) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Course, Payment
+from learnflow_core.instants import timestamp
+from learnflow_core.model import DAY, SECOND, Course, Payment
+from learnflow_core.pagination import Cursor
+from learnflow_core.ports import AuditQuery
 from learnflow_core.usecases import payments
 from tests.school import School, school_on, told
-from tests.world import World
+from tests.world import NOW_NS, World
 
 
 @pytest.fixture
@@ -126,6 +129,64 @@ class TestASilentPaymentService:
         await school.world.sweep()
         assert (await school.enrollments())[0]["status"] == "active"
         assert len(school.gateway.paid) == 1
+
+
+class TestAPaymentServiceThatTakesItsTime:
+    @pytest.fixture
+    def slow(self, school: School, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It answers after 25 seconds."""
+        for name in ("charge", "refund", "keep", "forget"):
+            monkeypatch.setattr(school.gateway, name, after(25, school, getattr(school.gateway, name)))
+
+    @pytest.mark.usefixtures("slow")
+    async def test_money_is_in_the_books_and_access_begins_when_it_has_answered(self, school: School) -> None:
+        began = school.world.now
+        enrolled = await school.enrol(await school.course(access_days=1))
+        assert enrolled.status_code == 201
+        (found,) = await school.enrollments()
+        assert found["enrolled_at"] == timestamp(began)
+        assert found["updated_at"] == timestamp(began + 25 * SECOND)
+        assert found["expires_at"] == timestamp(began + 25 * SECOND + DAY)
+        assert await happened(school) == [("payment.charging", 0), ("payment.charged", 25)]
+        assert (await school.cancel(found["id"])).status_code == 200
+        assert (await happened(school))[2:] == [("payment.refunding", 25), ("payment.refunded", 50)]
+        entries = await school.world.services.storage.read(lambda tx: tx.ledger.of(found["id"]))
+        assert [(entry.at - began) // SECOND for entry in entries] == [25, 25, 50]
+
+    @pytest.mark.usefixtures("slow")
+    async def test_a_sweep_writes_down_what_it_hears_when_it_hears_it(self, school: School) -> None:
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        assert (await school.enrol(await school.course())).status_code == 503
+        school.gateway.away = None
+        await school.world.sweep()
+        assert await happened(school) == [("payment.charging", 0), ("payment.charged", 50)]
+
+    @pytest.mark.usefixtures("slow")
+    async def test_a_means_of_payment_is_there_from_when_it_is_kept(self, school: School) -> None:
+        path = f"/v1/users/{school.user.id}/payment-methods"
+        began = school.world.now
+        added = await school.world.ask("POST", path, school.key, {"token": "tok_visa_4242"})
+        assert added.json()["created_at"] == timestamp(began + 25 * SECOND)
+
+
+def after(seconds: float, school: School, ask: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    """The same question, whose answer takes so long."""
+
+    async def asked(*what: Any) -> Any:
+        school.world.clock.advance(seconds)
+        return await ask(*what)
+
+    return asked
+
+
+async def happened(school: School) -> list[tuple[str, int]]:
+    """What happened to payments, and how many seconds after the beginning, the first of it first."""
+    rows = await school.world.services.storage.read(lambda tx: tx.audit.list(AuditQuery(), Cursor(None, 100)))
+    return [
+        (row.event, (row.at - NOW_NS // 1_000) // SECOND)
+        for row in reversed(rows.items)
+        if row.event.startswith("payment.")
+    ]
 
 
 class TestLeavingWhileItIsPending:

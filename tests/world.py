@@ -49,7 +49,7 @@ class World:
 
     @property
     def ctx(self) -> Context:
-        return Context(self.now, os.urandom)
+        return Context(self.now, os.urandom, clock=lambda: self.now)
 
     async def account(
         self, name: str = "Acme", plan: Plan = "enterprise", per_minute: int | None = None, licenses: int | None = None

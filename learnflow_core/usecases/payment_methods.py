@@ -60,7 +60,8 @@ async def add_payment_method(
             param="token",
         )
     token = await gateways[user.mode].keep(new.token, user)
-    return await storage.write(lambda tx: _add(tx, actor, user_id, token, ctx))
+    kept = ctx.later()
+    return await storage.write(lambda tx: _add(tx, actor, user_id, token, kept))
 
 
 async def delete_payment_method(
@@ -92,7 +93,7 @@ async def forget_deleted(
         try:
             if await storage.read(partial(_successor, method=method)) is None:
                 await gateways[mode].forget(method.token)
-            await storage.write(partial(_forgotten, method=method, ctx=ctx))
+            await storage.write(partial(_forgotten, method=method, ctx=ctx.later()))
             done += 1
         except LearnFlowError as error:
             if error.code is not Code.SERVICE_UNAVAILABLE:

@@ -26,6 +26,7 @@ async def hear(storage: Storage, gateways: Gateways, news: PaymentNews, ctx: Con
     if news.kind in ("disputed", "not_returned"):
         return "for_the_operator"
     payment = await carry_on(storage, gateways, news.payment_id, ctx)
+    ctx = ctx.later()
     if news.kind == "kept":  # of who left meanwhile it was believed that the bank gives the money back
         return "for_the_operator" if payment is not None and payment.status == "refunded" else "done"
     if news.kind == "returned":

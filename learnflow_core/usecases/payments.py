@@ -90,17 +90,19 @@ async def charge(storage: Storage, gateway: PaymentGateway, payment: Payment, ct
     `service_unavailable` when the payment service does not say: everything stays as it is.
     """
     refusal = await gateway.charge(payment)
-    enrollment, kept = await storage.write(lambda tx: _settle(tx, payment.id, refusal, ctx), subject=payment.id)
+    told = ctx.later()
+    enrollment, kept = await storage.write(lambda tx: _settle(tx, payment.id, refusal, told), subject=payment.id)
     if kept.status == "refunding":
         with unless_unavailable():
-            await refund(storage, gateway, kept, ctx)
+            await refund(storage, gateway, kept, told)
     return Settled(enrollment, refusal)
 
 
 async def refund(storage: Storage, gateway: PaymentGateway, payment: Payment, ctx: Context) -> None:
     """Give the money of a payment that is `refunding` back; `service_unavailable` as in `charge`."""
     await gateway.refund(payment)
-    await storage.write(lambda tx: _given_back(tx, payment.id, ctx))
+    told = ctx.later()
+    await storage.write(lambda tx: _given_back(tx, payment.id, told))
 
 
 async def finish_unresolved(storage: Storage, gateways: Gateways, ctx: Context) -> int:

@@ -15,6 +15,9 @@ from tests.simulator.world import Outcome, simulate
 
 What = TypeVar("What")
 
+TOLD_EVERY = 1_000
+"""How many worlds pass before it is told how far this has come."""
+
 
 def main() -> int:
     """Run what the command line asks for; 1 when an invariant was violated."""
@@ -66,7 +69,9 @@ def _one(outcome: Outcome, *, trace: bool) -> int:
 def _many(whats: Sequence[What], run: Callable[[What], Outcome], words: Callable[[What], str]) -> int:
     """Run all of them on every core, and tell how to see again what went wrong."""
     began, deaths, charges, failed = time.monotonic(), 0, 0, 0
-    for what, outcome in zip(whats, _side_by_side(run, whats), strict=True):
+    for number, (what, outcome) in enumerate(zip(whats, _side_by_side(run, whats), strict=True), start=1):
+        if number % TOLD_EVERY == 0:
+            print(f"{number} of {len(whats)} worlds, {failed} violations", file=sys.stderr)
         deaths += outcome.deaths
         charges += outcome.charges
         if outcome.violations:
