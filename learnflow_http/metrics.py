@@ -47,12 +47,16 @@ class Family:
 
     def series(self, *values: str) -> Series:
         """The series with these values of the labels; a gauge begins at nothing, whatever an earlier worker left."""
-        if values not in self.cells:
-            self.cells[values] = self._metrics.allocate(len(BOUNDS_S) + 2 if self.kind == "histogram" else 1)
-        series = Series(self._metrics, self.cells[values])
+        series = Series(self._metrics, self.cell(*values))
         if self.kind in ("gauge", "fact"):
             series.put(0)
         return series
+
+    def cell(self, *values: str) -> int:
+        """Where the numbers of a series with these values begin."""
+        if values not in self.cells:
+            self.cells[values] = self._metrics.allocate(len(BOUNDS_S) + 2 if self.kind == "histogram" else 1)
+        return self.cells[values]
 
 
 class Series:
@@ -82,11 +86,8 @@ class Endpoint:
 
     def _declare(self, route: str, method: str) -> tuple[dict[int, int], int]:
         requests, durations = self._metrics.requests, self._metrics.durations
-        for status in CLASSES:
-            requests.series(route, method, status)
-        durations.series(route, method)
-        answers = {number: requests.cells[route, method, status] for number, status in enumerate(CLASSES, start=2)}
-        return answers, durations.cells[route, method]
+        answers = {number: requests.cell(route, method, status) for number, status in enumerate(CLASSES, start=2)}
+        return answers, durations.cell(route, method)
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""

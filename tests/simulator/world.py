@@ -11,7 +11,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from learnflow_core.ports import Context
+from learnflow_core.ports import Context, Storage
 from tests.simulator import invariants
 from tests.simulator.clients import Clients
 from tests.simulator.database import Database
@@ -121,7 +121,7 @@ class World:
         self._loop.pass_time(DAY_S + CLOCKS_DIFFER_S)
         await asyncio.sleep(SWEPT_S)
         self._violations += invariants.a_day_later(self._database)
-        self._violations += await self._doctor()
+        self._violations += [str(finding) for finding in await self._patient().check()]
 
     async def _rest(self) -> None:
         """Let time pass, in leaps: of the sweeps that there would be, some are enough."""
@@ -132,13 +132,12 @@ class World:
     async def _visit(self) -> None:
         """In the midst of it all, have the program put right what it finds: there must be nothing."""
         await asyncio.sleep(self._random("visit").uniform(1, 20))
-        self._violations += await self._doctor()
+        storage, ctx = self._patient(), Context(self._loop.now_ns // 1_000, self._random("doctor").randbytes)
+        self._violations += [str(one) for found in (await storage.check(), await storage.repair(ctx)) for one in found]
 
-    async def _doctor(self) -> list[str]:
-        """What the program itself finds wrong with the books, and puts right."""
-        storage = self._database.open(Process("doctor"), lambda _: None, self._committed, faulty=False)
-        ctx = Context(self._loop.now_ns // 1_000, self._random("doctor").randbytes)
-        return [str(finding) for found in (await storage.check(), await storage.repair(ctx)) for finding in found]
+    def _patient(self) -> Storage:
+        """The database as the program's own doctor sees it."""
+        return self._database.open(Process("doctor"), lambda _: None, self._committed, faulty=False)
 
     def _random(self, purpose: str) -> Random:
         """Chance of one purpose, so that a change of one part leaves the others' as it was."""
