@@ -161,6 +161,34 @@ class TestAPaymentServiceThatTakesItsTime:
         await school.world.sweep()
         assert await happened(school) == [("payment.charging", 0), ("payment.charged", 50)]
 
+    async def test_who_waited_for_a_payment_that_was_refused_begins_anew_at_that_time(self, school: School) -> None:
+        course = await school.course(access_days=1)
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        assert (await school.enrol(course, "pm_visa_0002")).status_code == 503
+        school.gateway.away, charge = None, school.gateway.charge
+
+        async def slow_at_first(payment: Payment) -> Code | None:
+            school.gateway.charge = charge  # type: ignore[method-assign]
+            school.world.clock.advance(25)
+            return await charge(payment)
+
+        school.gateway.charge = slow_at_first  # type: ignore[method-assign]
+        began = school.world.now
+        assert (await school.enrol(course)).status_code == 201
+        (found,) = await school.enrollments(status="active")
+        assert found["enrolled_at"] == timestamp(began + 25 * SECOND)
+        assert sorted(await happened(school)) == [
+            ("payment.charged", 25), ("payment.charging", 0), ("payment.charging", 25), ("payment.declined", 25)
+        ]  # fmt: skip
+
+    async def test_a_window_that_closes_while_somebody_waits_is_closed(self, school: School) -> None:
+        course = await school.course(enrolls_until=timestamp(school.world.now + 20 * SECOND))
+        school.gateway.away = lambda: LearnFlowError(Code.SERVICE_UNAVAILABLE)
+        assert (await school.enrol(course, "pm_visa_0002")).status_code == 503
+        school.gateway.away, charge = None, school.gateway.charge
+        school.gateway.charge = after(25, school, charge)  # type: ignore[method-assign]
+        assert told(await school.enrol(course)) == (403, "enrollment_closed")
+
     @pytest.mark.usefixtures("slow")
     async def test_a_means_of_payment_is_there_from_when_it_is_kept(self, school: School) -> None:
         path = f"/v1/users/{school.user.id}/payment-methods"

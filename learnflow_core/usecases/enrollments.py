@@ -10,6 +10,7 @@ after a crash. A refused payment ends its enrolment; the next post makes another
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -76,12 +77,14 @@ async def enroll(storage: Storage, gateways: Gateways, actor: Actor, new: NewEnr
     """
     gateway = gateways[actor.mode]
     for _ in range(ATTEMPTS):
+        present = ctx.later()  # time passes while somebody else's payment is waited for
         place = await storage.write(
-            lambda tx: _reserve(tx, gateway, actor, new, ctx), subject=f"{new.user_id} {new.course_id}"
+            partial(_reserve, gateway=gateway, actor=actor, new=new, ctx=present),
+            subject=f"{new.user_id} {new.course_id}",
         )
         if place.payment is None:
             return Enrolled(place.enrollment, place.created)
-        settled = await payments.charge(storage, gateway, place.payment, ctx)
+        settled = await payments.charge(storage, gateway, place.payment, present)
         if settled.enrollment.status in LIVE_STATUSES:
             return Enrolled(settled.enrollment, place.created)
         if place.created:
