@@ -8,7 +8,7 @@ from learnflow_core.access import Actor, actor_for
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import Account, PaymentMethod, User
 from learnflow_core.pagination import Page
-from learnflow_core.usecases import payment_methods
+from learnflow_core.usecases import payment_methods, users
 from learnflow_core.usecases.payment_methods import Added, NewPaymentMethod
 from tests.scene import reason, watch_payments
 from tests.world import World
@@ -144,3 +144,18 @@ async def test_what_is_not_forgotten_now_waits_and_nothing_waits_for_it(wallet: 
     wallet.fails.clear()
     assert await wallet.forget() == 1
     assert wallet.forgotten == ["tok_visa_0002", "tok_visa_9995", "tok_visa_4242"]
+
+
+async def test_what_the_service_keeps_of_somebody_who_is_deleted_meanwhile_is_forgotten(
+    wallet: Wallet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, gateway, ctx = wallet.world.services, wallet.world.services.gateways["live"], wallet.world.ctx
+
+    async def keep(token: str, user: User) -> str:
+        await services.storage.write(lambda tx: users.erase(tx, user, 0, ctx))
+        return token
+
+    monkeypatch.setattr(gateway, "keep", keep)
+    assert await reason(wallet.add("tok_visa_4242")) == (Code.USER_NOT_FOUND, None)
+    assert await wallet.forget() == 1
+    assert wallet.forgotten == ["tok_visa_4242"]

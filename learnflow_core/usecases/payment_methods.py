@@ -50,7 +50,8 @@ async def add_payment_method(
 ) -> Added:
     """Have the payment service keep a means of payment; one that is kept for the user already is answered as it is.
 
-    A card number is `invalid_parameter`, and not kept. Raises what `PaymentGateway.keep` does.
+    A card number is `invalid_parameter`, and not kept. Raises what `PaymentGateway.keep` does. Of a user who is deleted
+    meanwhile, nothing is added: the sweep has the payment service forget it.
     """
     user = await storage.read(lambda tx: _payer(tx, actor, user_id))
     if _holds_card_number(new.token):
@@ -61,7 +62,10 @@ async def add_payment_method(
         )
     token = await gateways[user.mode].keep(new.token, user)
     kept = ctx.later()
-    return await storage.write(lambda tx: _add(tx, actor, user_id, token, kept))
+    added = await storage.write(lambda tx: _add(tx, user, token, kept))
+    if added.method.deleted_at is not None:
+        raise LearnFlowError(Code.USER_NOT_FOUND)
+    return added
 
 
 async def delete_payment_method(
@@ -120,13 +124,20 @@ async def _deleted(tx: Transaction, limit: int) -> list[tuple[PaymentMethod, Mod
     return found
 
 
-async def _add(tx: Transaction, actor: Actor, user_id: str, token: str, ctx: Context) -> Added:
-    user = await _payer(tx, actor, user_id)
+async def _add(tx: Transaction, payer: User, token: str, ctx: Context) -> Added:
+    """Keep a token that the payment service keeps; of somebody who is deleted by now, as deleted too."""
+    user = await tx.users.get(payer.id)
+    assert user is not None, "users are never removed"
     existing = await tx.payments.method_with(user.id, token)
     if existing is not None:
         return Added(existing, False)
     method = PaymentMethod(
-        id=ctx.new_id("pm"), user_id=user.id, token=token, created_at=ctx.now, deleted_at=None, forgotten_at=None
+        id=ctx.new_id("pm"),
+        user_id=user.id,
+        token=token,
+        created_at=ctx.now,
+        deleted_at=None if user.deleted_at is None else ctx.now,
+        forgotten_at=None,
     )
     await tx.payments.add_method(method)
     return Added(method, True)
