@@ -85,9 +85,11 @@ async def respond(services: Services, operation: Operation, exchange: Exchange) 
         shared = await _shared(services, operation, exchange, call, encode)
         if shared is not None:
             return _given(exchange, shared)
-    outcome = await _run(services, operation, exchange, call, raw, encode)
-    if operation.revokes:
-        services.authenticator.forget()
+    try:
+        outcome = await _run(services, operation, exchange, call, raw, encode)
+    finally:
+        if operation.revokes:  # also where it may have been done, and nobody can tell
+            services.authenticator.forget()
     return _reply(operation, exchange, outcome)
 
 

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from learnflow_core.ports import Work
+from storage_backends.driver import UncertainError
 from tests import scene
 from tests.sessions import (
     PASSWORD,
@@ -153,6 +155,25 @@ class TestRaces:
             assert (await elsewhere.get("/v1/courses", headers=headers)).status_code == 200
             reply = await elsewhere.post("/v1/auth/token", headers=headers, json={"user_id": user.id})
             assert told(reply) == (401, "invalid_api_key")
+
+    async def test_a_key_whose_revocation_was_done_and_not_answered_opens_nothing(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account = await world.account()
+        owner, leaked = await world.key(account), await world.key(account)
+        key, storage = await scene.key_of(world, leaked), world.services.storage
+        assert (await world.ask("GET", "/v1/account", leaked)).status_code == 200
+        write = storage.write
+
+        async def unanswered(work: Work[object]) -> object:
+            await write(work)
+            raise UncertainError
+
+        with monkeypatch.context() as lost:
+            lost.setattr(storage, "write", unanswered)
+            reply = await world.ask("DELETE", f"/v1/api-keys/{key.id}", owner)
+        assert told(reply) == (503, "service_unavailable")
+        assert told(await world.ask("GET", "/v1/account", leaked)) == (401, "invalid_api_key")
 
     @pytest.mark.parametrize("change", ["a new password", "deletion"])
     async def test_a_password_that_is_changed_while_it_is_verified_begins_no_session(
