@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -176,15 +177,19 @@ def _renewed(storage: Storage, key: Key) -> Iterator[None]:
 
 
 async def _renew(storage: Storage, key: Key) -> None:
-    async def work(tx: Transaction) -> None:
+    async def work(tx: Transaction, passed: Instant) -> None:
         claim = await tx.replies.get(key.scope, key.key)
         if claim is not None and claim.status == RUNNING:
-            renewed = msgspec.structs.replace(claim, claimed_at=claim.claimed_at + RENEWED_EVERY)
+            renewed = msgspec.structs.replace(claim, claimed_at=claim.claimed_at + passed)
             await tx.replies.put(key.scope, key.key, renewed)
 
+    clock = asyncio.get_running_loop().time
+    renewed_at = clock() - RENEWED_EVERY / SECOND
     while True:
+        now = clock()  # a write may take long, and one in vain is made up for by the next
         with suppress(LearnFlowError):  # it is tried again, and if that is in vain too, this one is taken for crashed
-            await storage.write(work, subject=key.subject)
+            await storage.write(partial(work, passed=round((now - renewed_at) * SECOND)), subject=key.subject)
+            renewed_at = now
         await asyncio.sleep(RENEWED_EVERY / SECOND)
 
 

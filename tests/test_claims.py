@@ -28,6 +28,7 @@ class Shelf:
     def __init__(self) -> None:
         self.replies = self
         self.kept: dict[tuple[str, str], Reply] = {}
+        self.takes_s = 0.0
 
     async def get(self, scope: str, key: str) -> Reply | None:
         return self.kept.get((scope, key))
@@ -39,7 +40,7 @@ class Shelf:
         self.kept.pop((scope, key), None)
 
     async def write(self, work: Callable[[Any], Awaitable[T]], **_options: object) -> T:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.takes_s)
         return await work(self)
 
     read = write
@@ -133,6 +134,19 @@ def test_who_runs_for_longer_than_a_claim_lasts_renews_it() -> None:
         assert (await desk.request()).replayed
         assert not (await first).replayed
         assert desk.runs == [0]
+
+    in_virtual_time(story)
+
+
+def test_who_renews_slowly_since_each_write_takes_long_is_not_taken_for_crashed() -> None:
+    async def story(desk: Desk) -> None:
+        desk.shelf.takes_s = 2
+        first = asyncio.ensure_future(desk.request(takes_s=60))
+        await desk.began.wait()
+        await asyncio.sleep(40)
+        again = await desk.request()
+        assert (again.replayed, len(desk.runs)) == (True, 1)
+        assert not (await first).replayed
 
     in_virtual_time(story)
 
