@@ -195,6 +195,11 @@ LEFT = {
         f"VALUES ('aud_9', {NOW}, 'payment.declined', 'pay_paid', 'program')",
         says=unpaid("active", "declined"),
     ),
+    "a place that was taken from who paid": damage(
+        "UPDATE enrollments SET status = 'cancelled' WHERE id = 'enr_kept'",
+        "UPDATE courses SET live_taken = live_taken - 1, total_students = total_students - 1 WHERE id = 'crs_kept'",
+        says="enrolment enr_kept: it is cancelled, and its payment pay_kept is kept, though its user is there",
+    ),
     "a payment that is nowhere": damage(
         "UPDATE enrollments SET payment_id = 'pay_9' WHERE id = 'enr_free'",
         says="enrolment enr_free: it is active, but its payment pay_9 is not there",
@@ -263,7 +268,12 @@ async def _fill(storage: Storage) -> None:
         completed("enr_done", course_id="crs_done"),
         enrollment("enr_free", course_id="crs_free"),
     )
-    sold = {"paid": ("active", "charged"), "declined": ("cancelled", "declined"), "refunded": ("refunded", "refunded")}
+    sold = {
+        "paid": ("active", "charged"),
+        "kept": ("active", "charged"),
+        "declined": ("cancelled", "declined"),
+        "refunded": ("refunded", "refunded"),
+    }
     for word, (status, paid) in sold.items():
         ids: dict[str, Any] = {"course_id": f"crs_{word}", "payment_id": f"pay_{word}"}
         place = enrollment(f"enr_{word}", status=status, **ids)
@@ -337,8 +347,8 @@ async def test_more_damage_than_is_told_is_repaired_all_the_same(storage: Storag
     await keep(storage, *(course(f"crs_many_{number}") for number in range(620)))
     driver: Any = storage._driver  # type: ignore[attr-defined]
     await driver.write(lambda tx: tx.rows("UPDATE courses SET test_taken = 1 WHERE id <> 'crs_free'"))
-    assert len(await driver.read(lambda tx: tx.rows("SELECT 1 FROM courses WHERE test_taken = 1"))) == 626
-    assert len(await storage.repair(CTX)) == 626
+    assert len(await driver.read(lambda tx: tx.rows("SELECT 1 FROM courses WHERE test_taken = 1"))) == 627
+    assert len(await storage.repair(CTX)) == 627
     assert await said(storage) == []
 
 

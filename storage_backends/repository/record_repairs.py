@@ -169,6 +169,10 @@ _BY_SENTENCE: Final[Mapping[str, tuple[str, Remedy | Callable[[Row], Remedy]]]] 
         Remedy("have the next sweep count them", _recount(_UNSETTLE)),
     ),
     "enrolment {}: it is {}, but its payment {} is {}": ("enrolment", _of_payment),
+    "enrolment {}: it is cancelled, and its payment {} is kept, though its user is there": (
+        "enrolment",
+        Remedy("refund it at the payment service, or have the user enrolled again by hand"),
+    ),
     "enrolment {}: it is {}, and no payment belongs to it": (
         "enrolment",
         Remedy("cancel it, unless there is a payment for it after all: nobody was charged", _give_up),
