@@ -567,7 +567,10 @@ class PaymentGateway(Protocol):
         (`payment.created_at` begins it)."""
 
     async def refund(self, payment: Payment) -> None:
-        """Give the whole amount back, once."""
+        """Give the whole amount back, once: returns when that is decided at the service, or had been before.
+
+        What the service will never give back is no longer asked for either, as money that a dispute has taken back: it
+        returns then too, and tells its operator where anything is left to be done."""
 
 
 class PaymentNews(msgspec.Struct, frozen=True):

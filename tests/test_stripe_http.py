@@ -73,12 +73,18 @@ class TestCharging:
         await school.world.sweep()
         assert (await school.enrollments())[0]["status"] == "active"
 
-    async def test_a_method_that_stripe_lost_is_no_payment_method(self, school: PayingSchool) -> None:
+    async def test_a_method_that_stripe_lost_is_no_payment_method_and_leaves_a_trace(
+        self, school: PayingSchool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "learnflow.payments")
         method = await school.method()
         for each in school.service.account.objects.values():
             if each["object"] == "payment_method":
                 each["customer"] = None
         assert told(await school.enrol(await school.course(), method)) == (400, "invalid_payment_method")
+        assert caplog.messages.count("Stripe does not take a means of payment") == 1
+        assert told(await school.add("pm_nobodys")) == (400, "invalid_payment_method")
+        assert caplog.messages.count("Stripe does not take a means of payment") == 2
 
     async def test_only_the_test_mode_pays_in_the_sandbox(self, school: PayingSchool) -> None:
         world = school.world

@@ -99,6 +99,7 @@ class StripeGateway:
         except stripe.CardError as error:
             raise LearnFlowError(of_card(error), param="token") from error
         except stripe.InvalidRequestError as error:
+            _untaken(error)
             raise LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="token") from error
         raise LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="token")
 
@@ -199,6 +200,8 @@ class StripeGateway:
             raise _defect(error, payment) from error
         if refusal is Code.COURSE_NOT_AVAILABLE:
             return _unchargeable(payment, str(error.user_message or error.code))
+        if refusal is Code.INVALID_PAYMENT_METHOD:
+            _untaken(error)
         return refusal
 
     async def _after_failure(self, unknown: LearnFlowError, payment: Payment) -> Code | None:
@@ -334,6 +337,11 @@ def _refusal(intent: stripe.PaymentIntent) -> Code:
         return Code.AUTHENTICATION_REQUIRED
     error = intent.last_payment_error
     return declined(getattr(error, "code", None), getattr(error, "decline_code", None)) if error else Code.CARD_DECLINED
+
+
+def _untaken(error: stripe.StripeError) -> None:
+    """Leave a trace of what looks like a mistake of the client, and may be the operator's: a key of another account."""
+    logger.info("Stripe does not take a means of payment", extra=facts(error))
 
 
 def _unchargeable(payment: Payment, reason: str) -> Literal[Code.COURSE_NOT_AVAILABLE]:
