@@ -19,6 +19,7 @@ from storage_backends.repository.catalogue_repairs import RECOUNT
 from storage_backends.repository.checks import Remedy, Repair
 from storage_backends.repository.courses import Courses
 from storage_backends.repository.enrollments import CERTIFICATES, LIVE, Certificates, Enrollments
+from storage_backends.repository.journal_checks import WITNESSES
 from storage_backends.repository.journals import Journals
 from storage_backends.repository.payments import Payments
 from storage_backends.repository.sql import MODES
@@ -37,6 +38,7 @@ FOLLOWS: Final[Mapping[tuple[EnrollmentStatus, PaymentStatus], EnrollmentStatus]
 """What an enrolment is to be, when it does not fit its payment. A place whose charge has no outcome waits for that
 again; one whose money is being given back, or was never taken, is given up."""
 
+_AT_ODDS: Final = f"SELECT id FROM ({WITNESSES.question}) AS at_odds WHERE id = $1"
 _DECIDE: Final = "look the payment up at the payment service, then refund it there or correct the enrolment by hand"
 
 # ruff: noqa: S608 - nothing but our own names is put into these
@@ -71,13 +73,17 @@ def _licences(mode: Mode) -> Remedy:
 def _of_payment(row: Row) -> Remedy:
     _, status, _, paid = row
     follows = FOLLOWS.get((status, paid))
-    return Remedy(_DECIDE) if follows is None else Remedy(f"make the enrolment {follows}", _follow)
+    if follows is None:
+        return Remedy(_DECIDE)
+    return Remedy(f"make the enrolment {follows}, if the ledger and the audit say the same of its payment", _follow)
 
 
 async def _follow(tx: DriverTransaction, _journals: Journals, row: Row, ctx: Context) -> bool:
-    enrollment_id, status, _, paid = row
+    """Have an enrolment follow its payment, if it is known how far that has come: a place that is given up wrongly may
+    be somebody else's by the time anybody sees it."""
+    enrollment_id, status, payment_id, paid = row
     enrollment = await Enrollments(tx).get(enrollment_id)
-    if enrollment is None:
+    if enrollment is None or await tx.row(_AT_ODDS, payment_id) is not None:
         return False
     await _change(tx, enrollment, FOLLOWS[status, paid], ctx)
     return True
