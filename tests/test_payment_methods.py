@@ -6,10 +6,11 @@ import pytest
 
 from learnflow_core.access import Actor, actor_for
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Account, PaymentMethod, User
+from learnflow_core.model import DAY, Account, PaymentMethod, User
 from learnflow_core.pagination import Page
 from learnflow_core.usecases import payment_methods
 from learnflow_core.usecases.payment_methods import Added, NewPaymentMethod
+from learnflow_core.usecases.users import delete_user
 from tests.scene import reason, watch_payments
 from tests.world import World
 
@@ -144,3 +145,17 @@ async def test_what_is_not_forgotten_now_waits_and_nothing_waits_for_it(wallet: 
     wallet.fails.clear()
     assert await wallet.forget() == 1
     assert wallet.forgotten == ["tok_visa_0002", "tok_visa_9995", "tok_visa_4242"]
+
+
+async def test_what_the_payment_service_kept_for_somebody_deleted_meanwhile_is_forgotten(
+    wallet: Wallet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def keep_slowly(token: str, user: User) -> str:
+        storage, ctx = wallet.world.services.storage, wallet.world.ctx
+        await storage.write(lambda tx: delete_user(tx, wallet.owner, user.id, DAY, ctx))
+        return token
+
+    monkeypatch.setattr(wallet.world.services.gateways["live"], "keep", keep_slowly)
+    assert await reason(wallet.add("tok_visa_4242")) == (Code.USER_NOT_FOUND, None)
+    assert await wallet.forget() == 1
+    assert wallet.forgotten == ["tok_visa_4242"]
