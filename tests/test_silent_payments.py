@@ -148,10 +148,11 @@ class TestAPaymentServiceThatTakesItsTime:
         assert found["updated_at"] == timestamp(began + 25 * SECOND)
         assert found["expires_at"] == timestamp(began + 25 * SECOND + DAY)
         assert await happened(school) == [("payment.charging", 0), ("payment.charged", 25)]
+        school.world.clock.advance(5)
         assert (await school.cancel(found["id"])).status_code == 200
-        assert (await happened(school))[2:] == [("payment.refunding", 25), ("payment.refunded", 50)]
+        assert (await happened(school))[2:] == [("payment.refunding", 30), ("payment.refunded", 55)]
         entries = await school.world.services.storage.read(lambda tx: tx.ledger.of(found["id"]))
-        assert [(entry.at - began) // SECOND for entry in entries] == [25, 25, 50]
+        assert [(entry.at - began) // SECOND for entry in entries] == [25, 30, 55]
 
     @pytest.mark.usefixtures("slow")
     async def test_a_sweep_writes_down_what_it_hears_when_it_hears_it(self, school: School) -> None:

@@ -13,9 +13,9 @@ from tests.amount import amount
 from tests.simulator.points import Cut, pairs, single, tell
 from tests.simulator.world import simulate
 
-AT_ONCE = 10
+AT_ONCE = 20
 """Seeds of one test, so that several run side by side."""
-SEEDS = range(0, amount(40, soak=2_000), AT_ONCE)
+SEEDS = range(0, amount(2_000, soak=100_000), AT_ONCE)
 
 
 @pytest.mark.parametrize("first", SEEDS)
