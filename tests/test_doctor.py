@@ -14,6 +14,7 @@ import pytest
 
 from learnflow_core.audit import DOCTOR
 from learnflow_core.ledger import Balance
+from learnflow_core.model import DAY
 from learnflow_core.pagination import Cursor
 from learnflow_core.ports import AuditQuery, Context, Finding, Storage
 from storage_backends import open_storage
@@ -352,6 +353,19 @@ async def test_no_place_follows_a_payment_of_which_it_is_not_known_how_far_it_ha
     await plant(storage, pending)
     await storage.repair(CTX)
     assert await has_place(storage)
+
+
+async def test_access_that_a_repair_begins_lasts_as_long_as_if_it_had_begun_with_the_payment(storage: Storage) -> None:
+    driver: Any = storage._driver  # type: ignore[attr-defined]
+    for statement in (
+        f"UPDATE enrollments SET status = 'pending', expires_at = {NOW + DAY} WHERE id = 'enr_paid'",
+        f"UPDATE payments SET updated_at = {NOW + 5} WHERE id = 'pay_paid'",
+    ):
+        await driver.write(lambda tx, it=statement: tx.rows(it))
+    await storage.repair(CTX)
+    found = await storage.read(lambda tx: tx.enrollments.get("enr_paid"))
+    assert found is not None
+    assert (found.status, found.expires_at) == ("active", NOW + DAY + 5)
 
 
 async def test_a_repair_takes_no_place_from_who_paid_and_moves_no_money(storage: Storage) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from learnflow_core.enrollment import paid
 from learnflow_core.model import LIVE_STATUSES, Certificate, Enrollment, EnrollmentStatus, Mode, PaymentStatus
 from learnflow_core.ports import Context
 from learnflow_core.usecases.certificates import certificate_for
@@ -71,8 +72,8 @@ def _licences(mode: Mode) -> Remedy:
 
 
 def _of_payment(row: Row) -> Remedy:
-    _, status, _, paid = row
-    follows = FOLLOWS.get((status, paid))
+    _, status, _, come_to = row
+    follows = FOLLOWS.get((status, come_to))
     if follows is None:
         return Remedy(_DECIDE)
     return Remedy(f"make the enrolment {follows}, if the ledger and the audit say the same of its payment", _follow)
@@ -81,11 +82,14 @@ def _of_payment(row: Row) -> Remedy:
 async def _follow(tx: DriverTransaction, _journals: Journals, row: Row, ctx: Context) -> bool:
     """Have an enrolment follow its payment, if it is known how far that has come: a place that is given up wrongly may
     be somebody else's by the time anybody sees it."""
-    enrollment_id, status, payment_id, paid = row
-    enrollment = await Enrollments(tx).get(enrollment_id)
-    if enrollment is None or await tx.row(_AT_ODDS, payment_id) is not None:
+    enrollment_id, status, payment_id, come_to = row
+    enrollment, payment = await Enrollments(tx).get(enrollment_id), await Payments(tx).get(payment_id)
+    if enrollment is None or payment is None or await tx.row(_AT_ODDS, payment_id) is not None:
         return False
-    await _change(tx, enrollment, FOLLOWS[status, paid], ctx)
+    follows = FOLLOWS[status, come_to]
+    if follows == "active":  # access is counted from when it was paid
+        enrollment = paid(enrollment, payment.updated_at)
+    await _change(tx, enrollment, follows, ctx)
     return True
 
 
