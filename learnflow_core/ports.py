@@ -7,7 +7,10 @@ commit, or a second time after a conflict. A caller that is cancelled meanwhile 
 already under way completes.
 
 Every method may raise `LearnFlowError(service_unavailable)` when the database cannot be used now. What the schema may
-refuse for a reason of the business is never an exception: those methods answer whether they did it.
+refuse for a reason of the business is never an exception: those methods answer whether they did it. What only a defect
+can ask for is an exception of the backend's own, and undoes the work: a second record under one id, an enrolment that
+is not of its user's account and mode, a second certificate of an enrolment, a second entry of one movement, a seat or a
+licence given back that nobody took, a deleted user who keeps anything personal.
 
 A read sees one snapshot, and writes are as if one came after the other. Lists come in a total order whose ties end at
 the id, the same on every backend: text compares by code point. Pages count (`Slice.total`), cursors do not and say
@@ -567,7 +570,10 @@ class PaymentGateway(Protocol):
         (`payment.created_at` begins it)."""
 
     async def refund(self, payment: Payment) -> None:
-        """Give the whole amount back, once."""
+        """Give the whole amount back, once: returns when that is decided at the service, or had been before.
+
+        What the service will never give back is no longer asked for either, as money that a dispute has taken back: it
+        returns then too, and tells its operator where anything is left to be done."""
 
 
 class PaymentNews(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec.structs import FieldInfo
@@ -40,7 +40,8 @@ def parse_body(raw: bytes, body_type: _BodyType) -> msgspec.Struct:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _check_json(raw)
         _explain(raw, body_type, "")
-        raise LearnFlowError(Code.INVALID_JSON) from error
+        message = "The body gives a name more than once, and not each time a value that is allowed."
+        raise LearnFlowError(Code.INVALID_JSON, message) from error
 
 
 def parse_query(pairs: Sequence[tuple[str, str]], query_type: _BodyType | None) -> tuple[dict[str, str], Any]:
@@ -105,8 +106,9 @@ def _check_field(raw: bytes, field_type: Any, param: str) -> None:
                 _check_items(raw, struct, param)
             elif raw != b"null":
                 _explain(raw, struct, f"{param}.")
-        reason = str(error)[:_MAX_REASON]
-        raise LearnFlowError(Code.INVALID_PARAMETER, f"{param}: {reason}.", param=param) from error
+        allowed = ", ".join(_words_in(field_type))
+        reason = f"{str(error)[:_MAX_REASON]}." + (f" It is one of: {allowed}." if allowed else "")
+        raise LearnFlowError(Code.INVALID_PARAMETER, f"{param}: {reason}", param=param) from error
 
 
 def _check_items(raw: bytes, struct: _BodyType, param: str) -> None:
@@ -124,6 +126,14 @@ def _items(raw: bytes) -> list[msgspec.Raw]:
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
     except msgspec.ValidationError:
         return []
+
+
+def _words_in(field_type: Any) -> list[str]:
+    """The words that a field may be, where it is one of a closed list."""
+    if get_origin(field_type) is Literal:
+        return list(get_args(field_type))
+    is_list = get_origin(field_type) is tuple
+    return [] if is_list else [word for part in get_args(field_type) for word in _words_in(part)]
 
 
 def _structs_in(field_type: Any) -> list[tuple[_BodyType, bool]]:

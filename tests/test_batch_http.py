@@ -116,6 +116,14 @@ class TestResults:
         reply = await ask(school, item(school.user, course), item(other, course), credential=token)
         assert told_of(reply) == [(201, "active"), (404, "user_not_found")]
 
+    async def test_who_means_to_rehearse_a_batch_is_refused_and_pays_nothing(self, school: School) -> None:
+        course, (one,) = await school.course(), await school.crowd(1)
+        body = {"enrollments": [item(one, course)]}
+        refused = await school.world.ask("POST", f"{PATH}?dry_run=true", school.key, body)
+        assert scene.told(refused) == (400, "invalid_parameter", "dry_run")
+        assert await school.enrollments() == []
+        assert told_of(await school.world.ask("POST", f"{PATH}?dry_run=false", school.key, body)) == [(201, "active")]
+
 
 class TestItsPrice:
     async def remaining(self, school: School) -> int:

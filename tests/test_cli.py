@@ -236,8 +236,14 @@ def test_the_doctor_is_content_with_sound_books_and_tells_what_does_not_agree(sc
     assert re.search(r"acct_\w+.*3 live licences", result.stdout)
 
 
-def test_the_doctor_makes_no_database_where_there_is_none(operator: Operator) -> None:
-    assert operator.run("doctor").exit_code == 1
+@pytest.mark.parametrize(
+    "arguments",
+    ["doctor", "ledger balances", "ledger entries pay_1", "audit list", "audit purge --before 2024-01-01", "keys list"],
+)
+def test_who_only_looks_makes_no_database_where_there_is_none(operator: Operator, arguments: str) -> None:
+    result = operator.run(*arguments.split())
+    assert result.exit_code == 1
+    assert "There is no database" in result.stderr
     assert list(operator.folder.iterdir()) == []
 
 

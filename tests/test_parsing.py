@@ -86,6 +86,14 @@ def test_a_value_is_not_sent_back_whole_either() -> None:
     assert len(error.message) < 300
 
 
+def test_what_is_not_of_a_closed_list_is_told_the_list() -> None:
+    assert refused(b'{"branches": [], "kind": "ash"}').message.endswith(" It is one of: oak, elm.")
+
+
+def test_a_name_given_twice_is_told_where_the_body_is_refused_for_it() -> None:
+    assert "more than once" in refused(b'{"branches": [], "kind": "ash", "kind": "oak"}').message
+
+
 def test_of_a_repeated_query_parameters_name_a_hundred_characters_are_sent_back() -> None:
     with pytest.raises(LearnFlowError) as refusal:
         parse_query([(LONG, "1"), (LONG, "2")], None)

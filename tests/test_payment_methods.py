@@ -6,10 +6,11 @@ import pytest
 
 from learnflow_core.access import Actor, actor_for
 from learnflow_core.errors import Code, LearnFlowError
-from learnflow_core.model import Account, PaymentMethod, User
+from learnflow_core.model import DAY, Account, PaymentMethod, User
 from learnflow_core.pagination import Page
-from learnflow_core.usecases import payment_methods, users
+from learnflow_core.usecases import payment_methods
 from learnflow_core.usecases.payment_methods import Added, NewPaymentMethod
+from learnflow_core.usecases.users import delete_user
 from tests.scene import reason, watch_payments
 from tests.world import World
 
@@ -146,16 +147,15 @@ async def test_what_is_not_forgotten_now_waits_and_nothing_waits_for_it(wallet: 
     assert wallet.forgotten == ["tok_visa_0002", "tok_visa_9995", "tok_visa_4242"]
 
 
-async def test_what_the_service_keeps_of_somebody_who_is_deleted_meanwhile_is_forgotten(
+async def test_what_the_payment_service_kept_for_somebody_deleted_meanwhile_is_forgotten(
     wallet: Wallet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services, gateway, ctx = wallet.world.services, wallet.world.services.gateways["live"], wallet.world.ctx
-
-    async def keep(token: str, user: User) -> str:
-        await services.storage.write(lambda tx: users.erase(tx, user, 0, ctx))
+    async def keep_slowly(token: str, user: User) -> str:
+        storage, ctx = wallet.world.services.storage, wallet.world.ctx
+        await storage.write(lambda tx: delete_user(tx, wallet.owner, user.id, DAY, ctx))
         return token
 
-    monkeypatch.setattr(gateway, "keep", keep)
+    monkeypatch.setattr(wallet.world.services.gateways["live"], "keep", keep_slowly)
     assert await reason(wallet.add("tok_visa_4242")) == (Code.USER_NOT_FOUND, None)
     assert await wallet.forget() == 1
     assert wallet.forgotten == ["tok_visa_4242"]

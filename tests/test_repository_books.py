@@ -29,6 +29,9 @@ from storage_backends.repository.books import MOST, QUESTIONS
 CTX = Context(NOW, os.urandom)
 
 WRONG = {
+    "UPDATE enrollments SET status = 'cancelled' WHERE id = 'enr_3'": [
+        "enrolment enr_3: it is cancelled, and its payment pay_3 is kept, though its user is there",
+    ],
     "UPDATE courses SET live_taken = 3, total_students = 3 WHERE id = 'crs_1'": [
         "course crs_1: 3 live seats are taken, but live enrolments hold 1",
     ],

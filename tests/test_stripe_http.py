@@ -73,12 +73,18 @@ class TestCharging:
         await school.world.sweep()
         assert (await school.enrollments())[0]["status"] == "active"
 
-    async def test_a_method_that_stripe_lost_is_no_payment_method(self, school: PayingSchool) -> None:
+    async def test_a_method_that_stripe_lost_is_no_payment_method_and_leaves_a_trace(
+        self, school: PayingSchool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "learnflow.payments")
         method = await school.method()
         for each in school.service.account.objects.values():
             if each["object"] == "payment_method":
                 each["customer"] = None
         assert told(await school.enrol(await school.course(), method)) == (400, "invalid_payment_method")
+        assert caplog.messages.count("Stripe does not take a means of payment") == 1
+        assert told(await school.add("pm_nobodys")) == (400, "invalid_payment_method")
+        assert caplog.messages.count("Stripe does not take a means of payment") == 2
 
     async def test_only_the_test_mode_pays_in_the_sandbox(self, school: PayingSchool) -> None:
         world = school.world
@@ -178,6 +184,8 @@ class TestKeepingCards:
             ("pm_card_chargeDeclinedInsufficientFunds", 403, "insufficient_funds"),
             ("pm_nobodys", 400, "invalid_payment_method"),
             ("tok_nobodys", 400, "invalid_payment_method"),
+            ("tok_nobódys", 400, "invalid_payment_method"),
+            ("tok_nobodys\r\n", 400, "invalid_payment_method"),
             ("seti_1", 400, "invalid_payment_method"),
             ("../payment_intents", 400, "invalid_payment_method"),
             ("pm_/../../refunds", 400, "invalid_payment_method"),
@@ -193,6 +201,20 @@ class TestKeepingCards:
     async def test_the_older_tokens_of_stripe_are_taken(self, school: PayingSchool) -> None:
         added = await school.add("tok_visa")
         assert (await school.enrol(await school.course(), added.json()["id"])).status_code == 201
+
+    async def test_an_older_token_is_good_for_one_card_and_may_come_again(self, school: PayingSchool) -> None:
+        first, second = await school.add("tok_visa"), await school.add("tok_visa")
+        assert (first.status_code, second.status_code) == (201, 200)
+        assert first.json() == second.json()
+        other = (await school.crowd(1))[0]
+        assert told_with_param(await school.add("tok_visa", other)) == (400, "invalid_payment_method", "token")
+
+    async def test_an_older_token_comes_again_once_the_cardholder_has_agreed(self, school: PayingSchool) -> None:
+        token = "tok_authenticationRequiredOnSetup"
+        refused = await school.add(token)
+        assert told(refused) == (403, "authentication_required")
+        school.service.account.authenticate(refused.json()["error"]["details"]["client_secret"])
+        assert (await school.add(token)).status_code == 201
 
     async def test_a_cardholder_whom_the_bank_wants_to_see_agrees_and_the_card_is_kept(
         self, school: PayingSchool
@@ -301,11 +323,14 @@ class TestRefunding:
         assert (await school.cancel(enrolled)).json()["status"] == "refunded"
         assert school.kept == 0
 
-    async def test_what_a_dispute_has_taken_back_is_not_refunded_as_well(self, school: PayingSchool) -> None:
+    @pytest.mark.parametrize("code", ["charge_disputed", "refund_disputed_payment"])
+    async def test_what_a_dispute_has_taken_back_is_not_refunded_as_well(self, school: PayingSchool, code: str) -> None:
         enrolled = (await school.pay()).json()["id"]
         account = school.service.account
+        account.disputed_code = code
         dispute = account.dispute(account.intent_of((await school.payment(enrolled)).id))
         assert (await school.cancel(enrolled)).json()["status"] == "refunded"
+        assert (await school.payment(enrolled)).status == "refunded"
         account.lose(dispute)
         await school.service.deliver(school.hear)
         assert school.kept == 0

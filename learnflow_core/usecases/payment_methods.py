@@ -62,7 +62,7 @@ async def add_payment_method(
         )
     token = await gateways[user.mode].keep(new.token, user)
     kept = ctx.later()
-    added = await storage.write(lambda tx: _add(tx, user, token, kept))
+    added = await storage.write(lambda tx: _add(tx, user.id, token, kept))
     if added.method.deleted_at is not None:
         raise LearnFlowError(Code.USER_NOT_FOUND)
     return added
@@ -124,16 +124,16 @@ async def _deleted(tx: Transaction, limit: int) -> list[tuple[PaymentMethod, Mod
     return found
 
 
-async def _add(tx: Transaction, payer: User, token: str, ctx: Context) -> Added:
-    """Keep a token that the payment service keeps; of somebody who is deleted by now, as deleted too."""
-    user = await tx.users.get(payer.id)
-    assert user is not None, "users are never removed"
-    existing = await tx.payments.method_with(user.id, token)
+async def _add(tx: Transaction, user_id: str, token: str, ctx: Context) -> Added:
+    """Keep a method. That of somebody who was deleted meanwhile is deleted as well, so that the service forgets it."""
+    existing = await tx.payments.method_with(user_id, token)
     if existing is not None:
         return Added(existing, False)
+    user = await tx.users.get(user_id)
+    assert user is not None, "users are never deleted from the books"
     method = PaymentMethod(
         id=ctx.new_id("pm"),
-        user_id=user.id,
+        user_id=user_id,
         token=token,
         created_at=ctx.now,
         deleted_at=None if user.deleted_at is None else ctx.now,

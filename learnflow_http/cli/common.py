@@ -21,6 +21,7 @@ from learnflow_core.pagination import MAX_LIMIT, Cursor, Slice, cursor_meta
 from learnflow_core.ports import Context, Paging, Storage, Transaction, Work
 from learnflow_core.usecases.accounts import get_account
 from learnflow_http.redaction import redact
+from learnflow_http.setting_values import sqlite_file
 from learnflow_http.settings import PREFIX, SETTINGS, Settings, load
 
 T = TypeVar("T")
@@ -97,6 +98,14 @@ def run(settings: Settings, work: Callable[[Storage], Awaitable[T]]) -> T:
     return asyncio.run(with_storage())
 
 
+def require_database(settings: Settings) -> None:
+    """Refuse a file that is not there: opened, it would be made, and answer, empty, for the one that was meant."""
+    if settings.database.startswith("sqlite:"):
+        file = sqlite_file(settings.database)
+        if file is None or not file.exists():
+            raise click.ClickException(f"There is no database {file or 'in memory, where nothing is kept'}.")
+
+
 @contextmanager
 def explained_database() -> Iterator[None]:
     """Tell a person why a database cannot be opened, without the password that its URL may have."""
@@ -111,7 +120,8 @@ def explained_database() -> Iterator[None]:
 
 
 def read(settings: Settings, work: Work[T]) -> T:
-    """Run one piece of work that reads."""
+    """Run one piece of work that reads, where there is anything to read."""
+    require_database(settings)
     return run(settings, lambda storage: storage.read(work))
 
 

@@ -9,8 +9,16 @@ import msgspec
 
 from learnflow_core.audit import DOCTOR
 from learnflow_core.ports import Finding, Storage
-from learnflow_http.cli.common import context, json_option, option, print_json, printable, run, with_database
-from learnflow_http.setting_values import sqlite_file
+from learnflow_http.cli.common import (
+    context,
+    json_option,
+    option,
+    print_json,
+    printable,
+    require_database,
+    run,
+    with_database,
+)
 from learnflow_http.settings import Settings
 
 _CHECKED = (
@@ -37,10 +45,7 @@ def doctor(ctx: click.Context, settings: Settings, *, repair: bool, as_json: boo
     Prints what is wrong, with what helps: what --repair does, or what has to be done by hand. Exits with 1 when
     anything is wrong, and still is after --repair.
     """
-    if settings.database.startswith("sqlite:"):
-        file = sqlite_file(settings.database)
-        if file is None or not file.exists():
-            raise click.ClickException(f"There is no database {file or 'to check in memory'}.")
+    require_database(settings)
     report = run(settings, lambda storage: _examined(storage, repair=repair))
     if as_json:
         print_json(report)

@@ -24,6 +24,7 @@ from learnflow_http.cli.common import (
     option,
     print_list,
     read,
+    require_database,
     run,
     with_database,
 )
@@ -123,6 +124,7 @@ def list_audit(
 @with_database
 def purge(settings: Settings, before: Instant) -> None:
     """Let go of the oldest rows, and print how many. Nothing else ever does."""
+    require_database(settings)
     click.echo(run(settings, lambda storage: usecases.purge(storage, before, context())))
 
 

@@ -36,6 +36,15 @@ class EnrollingOptions(msgspec.Struct, frozen=True):
     ] = None
 
 
+class BatchOptions(msgspec.Struct, frozen=True):
+    """What must not be taken for an unknown parameter: who means to rehearse means to pay nothing."""
+
+    dry_run: Annotated[
+        Literal["false"] | None,
+        Meta(description="A batch is not rehearsed: ask for each of its enrolments with `dry_run=true`."),
+    ] = None
+
+
 async def _list_enrollments(tx: Any, call: Call) -> Any:
     filters: EnrollmentFilters = call.query
     return await enrollments.list_enrollments(
@@ -125,6 +134,7 @@ ENROLLMENTS = (
         run=batch.enroll_all,
         reply=enrolling_wire.EnrollmentResults,
         show=enrolling_wire.enrollment_results,
+        query=BatchOptions,
         body=enrollments.NewEnrollments,
         cost=batch.cost,
         kept=lambda shown: None if any(result.status >= 500 for result in shown.results) else shown,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -34,12 +35,14 @@ API: Final = "https://api.stripe.com"
 PAYMENT: Final = "learnflow_payment"
 """The metadata that says which of our payments a PaymentIntent, or a charge of it, belongs to."""
 _USER: Final = "learnflow_user"
+_OLDER_TOKEN: Final = re.compile(r"tok_[0-9A-Za-z_]+")
 
 CREATED_WITHIN: Final[Instant] = 3_600 * SECOND
 """For how long after its beginning a payment may still be charged: longer than most troubles of networks and of Stripe,
 and not so long that people are charged for what they gave up."""
 UNKNOWN_UNTIL: Final[Instant] = CREATED_WITHIN + 600 * SECOND
 """When what Stripe does not know was never charged: past the longest request, and the difference of clocks."""
+_NOTHING_TO_REFUND: Final = frozenset({"charge_already_refunded", "charge_disputed", "refund_disputed_payment"})
 _CLOCKS_DIFFER_S: Final = 86_400
 """By how much our clock may be ahead of Stripe's for a payment to be found: the lists are short."""
 _DEADLINE_S: Final = 45.0
@@ -87,7 +90,7 @@ class StripeGateway:
         """
         try:
             async with _in_time():
-                method = await self._method(token)
+                method = await self._method(token, user)
                 if method.customer is None:
                     return f"{await self._set_up(method.id, user)}/{method.id}"
                 customer = method.customer if isinstance(method.customer, str) else method.customer.id
@@ -96,6 +99,7 @@ class StripeGateway:
         except stripe.CardError as error:
             raise LearnFlowError(of_card(error), param="token") from error
         except stripe.InvalidRequestError as error:
+            _untaken(error)
             raise LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="token") from error
         raise LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="token")
 
@@ -156,7 +160,7 @@ class StripeGateway:
                 )
             )
         except stripe.InvalidRequestError as error:
-            if error.code not in ("charge_already_refunded", "charge_disputed"):
+            if error.code not in _NOTHING_TO_REFUND:
                 raise _defect(error, payment) from error
             logger.info("nothing was left to refund", extra={"payment": payment.id, **facts(error)})
             return
@@ -196,6 +200,8 @@ class StripeGateway:
             raise _defect(error, payment) from error
         if refusal is Code.COURSE_NOT_AVAILABLE:
             return _unchargeable(payment, str(error.user_message or error.code))
+        if refusal is Code.INVALID_PAYMENT_METHOD:
+            _untaken(error)
         return refusal
 
     async def _after_failure(self, unknown: LearnFlowError, payment: Payment) -> Code | None:
@@ -249,10 +255,16 @@ class StripeGateway:
             raise _defect(error, payment) from error
         return None
 
-    async def _method(self, token: str) -> stripe.PaymentMethod:
+    async def _method(self, token: str, user: User) -> stripe.PaymentMethod:
+        """The PaymentMethod as it is now. A `tok_…` is good for one, which a repetition gets by the same key."""
         methods = self._api.payment_methods
-        if token.startswith("tok_"):
-            return await _answer(methods.create_async({"type": "card", "card": {"token": token}}))
+        if _OLDER_TOKEN.fullmatch(token):
+            made = await _answer(
+                methods.create_async(
+                    {"type": "card", "card": {"token": token}}, {"idempotency_key": f"method:{user.id}:{token}"}
+                )
+            )
+            token = made.id
         if not token.startswith("pm_"):
             raise LearnFlowError(Code.INVALID_PAYMENT_METHOD, param="token")
         return await _answer(methods.retrieve_async(token))
@@ -325,6 +337,11 @@ def _refusal(intent: stripe.PaymentIntent) -> Code:
         return Code.AUTHENTICATION_REQUIRED
     error = intent.last_payment_error
     return declined(getattr(error, "code", None), getattr(error, "decline_code", None)) if error else Code.CARD_DECLINED
+
+
+def _untaken(error: stripe.StripeError) -> None:
+    """Leave a trace of what looks like a mistake of the client, and may be the operator's: a key of another account."""
+    logger.info("Stripe does not take a means of payment", extra=facts(error))
 
 
 def _unchargeable(payment: Payment, reason: str) -> Literal[Code.COURSE_NOT_AVAILABLE]:

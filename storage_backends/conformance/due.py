@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from learnflow_core.model import UNRESOLVED_STATUSES, EnrollmentStatus, Payment, PaymentStatus
-from learnflow_core.ports import Storage
+from learnflow_core.pagination import Page
+from learnflow_core.ports import EnrollmentQuery, Storage
 from storage_backends.conformance.base import Suite
 from storage_backends.conformance.lists import ids
 from storage_backends.conformance.samples import NOW, course, enrollment, keep, payment, stage, user
@@ -83,6 +84,15 @@ class Due(Suite):
         assert await overdue(5, 2) == ["enr_b", "enr_e"]
         assert await overdue(2, 10) == []
         assert await overdue(9, 10, "crs_1") == ["enr_b", "enr_a", "enr_c"]
+
+        async def listed(status: EnrollmentStatus, now: int) -> set[str]:
+            query = EnrollmentQuery("live", status=status, now=now)
+            found = await storage.read(lambda tx: tx.enrollments.list(query, Page(1, 10)))
+            return {one.id for one in found.items}
+
+        assert await listed("active", 5) == {"enr_c", "enr_f"}
+        assert await listed("expired", 5) == {"enr_a", "enr_b", "enr_d", "enr_e"}
+        assert await listed("active", 2) == {"enr_a", "enr_b", "enr_c", "enr_e", "enr_f"}
 
 
 PAID_AS: dict[str, EnrollmentStatus] = {

@@ -75,6 +75,7 @@ class Learning(Suite):
 
         assert await storage.write(work) == (False, True)
         assert await storage.read(lambda tx: tx.enrollments.get("enr_2")) is None
+        assert same(await storage.read(lambda tx: tx.enrollments.live("usr_1", "crs_1")), first)
 
     @pytest.mark.parametrize("status", ["cancelled", "refunded", "expired"])
     async def test_who_left_a_course_can_enrol_again(self, storage: Storage, status: str) -> None:

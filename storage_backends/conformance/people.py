@@ -129,6 +129,11 @@ class People(Suite):
             await storage.write(lambda tx: tx.users.put(user(deleted_at=NOW)))
         assert same(await storage.read(lambda tx: tx.users.get("usr_1")), user())
 
+    async def test_a_licence_that_nobody_took_cannot_be_given_back(self, storage: Storage) -> None:
+        await keep(storage, account(plan="enterprise"))
+        with pytest.raises(RefusedError):
+            await storage.write(lambda tx: tx.accounts.return_license("acct_1", "test"))
+
     async def test_licences_are_taken_up_to_their_number_in_each_mode(self, storage: Storage) -> None:
         await keep(storage, account(plan="enterprise", licenses=2))
 

@@ -61,6 +61,12 @@ QUESTIONS |= {
             {_AGREEING}
         )) ORDER BY enrollments.id
     """,
+    "enrolment {}: it is cancelled, and its payment {} is kept, though its user is there": """
+        SELECT enrollments.id, payments.id FROM enrollments JOIN payments ON payments.id = payment_id
+        JOIN users ON users.id = user_id
+        WHERE enrollments.status = 'cancelled' AND payments.status = 'charged' AND deleted_at IS NULL
+        ORDER BY enrollments.id
+    """,
     "enrolment {}: it is {}, and no payment belongs to it": """
         SELECT id, status FROM enrollments WHERE status IN ('pending', 'refunded') AND payment_id IS NULL ORDER BY id
     """,

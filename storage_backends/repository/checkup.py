@@ -17,6 +17,7 @@ from storage_backends.repository.checks import Check, Remedy
 from storage_backends.repository.journals import Journals
 
 CHECKS: Final = (
+    journal_checks.WITNESSES,
     *(
         Check(name, sentence, question, remedy)
         for sentence, question in books.QUESTIONS.items()

@@ -200,18 +200,20 @@ async def _tell(_tx: DriverTransaction, journals: Journals, row: Row, ctx: Conte
 
 _TELL: Final = Remedy("have the audit say so from now on, in the doctor's name; ask who did it", _tell)
 
+WITNESSES: Final = Check(
+    "payment",
+    "payment {}: it is {}, the ledger has{}, and the audit{}",
+    f"""
+        SELECT id, status, COALESCE(NULLIF(moved, ''), ' nothing'), COALESCE(NULLIF(noted, ''), ' nothing') FROM (
+            SELECT id, status, created_at, {_MOVED} AS moved, {_NOTED} AS noted FROM payments
+        ) AS witnesses
+        WHERE NOT ({_MOVED_RIGHTLY}) OR (created_at >= {_HORIZON} AND NOT ({_NOTED_RIGHTLY})) ORDER BY id
+    """,
+    _payment_remedy,
+)
+"""Which payments are said to have come as far as the ledger and the audit do not say: nothing follows from those."""
+
 CHECKS: Final = (
-    Check(
-        "payment",
-        "payment {}: it is {}, the ledger has{}, and the audit{}",
-        f"""
-            SELECT id, status, COALESCE(NULLIF(moved, ''), ' nothing'), COALESCE(NULLIF(noted, ''), ' nothing') FROM (
-                SELECT id, status, created_at, {_MOVED} AS moved, {_NOTED} AS noted FROM payments
-            ) AS witnesses
-            WHERE NOT ({_MOVED_RIGHTLY}) OR (created_at >= {_HORIZON} AND NOT ({_NOTED_RIGHTLY})) ORDER BY id
-        """,
-        _payment_remedy,
-    ),
     Check(
         "ledger",
         "payment {}: its entry of being {} has another amount, mode or account",
@@ -235,4 +237,4 @@ CHECKS: Final = (
     ),
     *(Check("audit", "{}: the audit does not say {}", question, _TELL) for question in _QUESTIONS),
 )
-"""What is asked about the ledger and the audit."""
+"""What else is asked about the ledger and the audit."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from learnflow_core.enrollment import paid
 from learnflow_core.model import LIVE_STATUSES, Certificate, Enrollment, EnrollmentStatus, Mode, PaymentStatus
 from learnflow_core.ports import Context
 from learnflow_core.usecases.certificates import certificate_for
@@ -19,6 +20,7 @@ from storage_backends.repository.catalogue_repairs import RECOUNT
 from storage_backends.repository.checks import Remedy, Repair
 from storage_backends.repository.courses import Courses
 from storage_backends.repository.enrollments import CERTIFICATES, LIVE, Certificates, Enrollments
+from storage_backends.repository.journal_checks import WITNESSES
 from storage_backends.repository.journals import Journals
 from storage_backends.repository.payments import Payments
 from storage_backends.repository.sql import MODES
@@ -37,6 +39,7 @@ FOLLOWS: Final[Mapping[tuple[EnrollmentStatus, PaymentStatus], EnrollmentStatus]
 """What an enrolment is to be, when it does not fit its payment. A place whose charge has no outcome waits for that
 again; one whose money is being given back, or was never taken, is given up."""
 
+_AT_ODDS: Final = f"SELECT id FROM ({WITNESSES.question}) AS at_odds WHERE id = $1"
 _DECIDE: Final = "look the payment up at the payment service, then refund it there or correct the enrolment by hand"
 
 # ruff: noqa: S608 - nothing but our own names is put into these
@@ -69,17 +72,24 @@ def _licences(mode: Mode) -> Remedy:
 
 
 def _of_payment(row: Row) -> Remedy:
-    _, status, _, paid = row
-    follows = FOLLOWS.get((status, paid))
-    return Remedy(_DECIDE) if follows is None else Remedy(f"make the enrolment {follows}", _follow)
+    _, status, _, come_to = row
+    follows = FOLLOWS.get((status, come_to))
+    if follows is None:
+        return Remedy(_DECIDE)
+    return Remedy(f"make the enrolment {follows}, if the ledger and the audit say the same of its payment", _follow)
 
 
 async def _follow(tx: DriverTransaction, _journals: Journals, row: Row, ctx: Context) -> bool:
-    enrollment_id, status, _, paid = row
-    enrollment = await Enrollments(tx).get(enrollment_id)
-    if enrollment is None:
+    """Have an enrolment follow its payment, if it is known how far that has come: a place that is given up wrongly may
+    be somebody else's by the time anybody sees it."""
+    enrollment_id, status, payment_id, come_to = row
+    enrollment, payment = await Enrollments(tx).get(enrollment_id), await Payments(tx).get(payment_id)
+    if enrollment is None or payment is None or await tx.row(_AT_ODDS, payment_id) is not None:
         return False
-    await _change(tx, enrollment, FOLLOWS[status, paid], ctx)
+    follows = FOLLOWS[status, come_to]
+    if follows == "active":  # access is counted from when it was paid
+        enrollment = paid(enrollment, payment.updated_at)
+    await _change(tx, enrollment, follows, ctx)
     return True
 
 
@@ -169,6 +179,10 @@ _BY_SENTENCE: Final[Mapping[str, tuple[str, Remedy | Callable[[Row], Remedy]]]] 
         Remedy("have the next sweep count them", _recount(_UNSETTLE)),
     ),
     "enrolment {}: it is {}, but its payment {} is {}": ("enrolment", _of_payment),
+    "enrolment {}: it is cancelled, and its payment {} is kept, though its user is there": (
+        "enrolment",
+        Remedy("refund it at the payment service, or have the user enrolled again by hand"),
+    ),
     "enrolment {}: it is {}, and no payment belongs to it": (
         "enrolment",
         Remedy("cancel it, unless there is a payment for it after all: nobody was charged", _give_up),

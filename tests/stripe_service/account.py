@@ -55,7 +55,12 @@ OPEN = {"requires_payment_method", "requires_action", "requires_confirmation", "
 
 
 class Account:
-    """Customers, payment methods, intents and refunds, and the events that they make."""
+    """Customers, payment methods, intents and refunds, and the events that they make.
+
+    `disputed_code` is what a refund of disputed money is refused with: Stripe documents two codes for it.
+    """
+
+    disputed_code = "charge_disputed"
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float], emit: Callable[[str, Object], None]) -> None:
         self.ledger = ledger
@@ -63,6 +68,7 @@ class Account:
         self._clock = clock
         self._emit = emit
         self._numbers = itertools.count(1)
+        self._used_tokens: set[str] = set()
 
     # Making
 
@@ -79,7 +85,13 @@ class Account:
         return found
 
     def create_method(self, form: Form) -> Object:
-        return self._method("pm_card_" + form["card[token]"].removeprefix("tok_"))
+        """A token is good once, except Stripe's own for tests, which are treated here as those of real cards."""
+        token = form["card[token]"]
+        if token in self._used_tokens:
+            raise RefusedError(400, "invalid_request_error", code="token_already_used", begun=False)
+        method = self._method("pm_card_" + token.removeprefix("tok_"))
+        self._used_tokens.add(token)
+        return method
 
     def retrieve_method(self, method_id: str) -> Object:
         return (
@@ -236,7 +248,7 @@ class Account:
         if charge["refunded"]:
             raise RefusedError(400, "invalid_request_error", code="charge_already_refunded")
         if charge.get("disputed"):
-            raise RefusedError(400, "invalid_request_error", code="charge_disputed")
+            raise RefusedError(400, "invalid_request_error", code=self.disputed_code)
         charge["refunded"] = True
         self._log("refunded", intent)
         self._emit("charge.refunded", charge)
