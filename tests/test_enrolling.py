@@ -136,6 +136,15 @@ async def test_somebody_who_enrols_the_same_person_at_once_is_asked_to_come_agai
     assert len(school.gateway.asked) == 1
 
 
+async def test_who_comes_again_when_access_is_over_has_another_place_and_pays_for_it(school: School) -> None:
+    course = await school.course(access_days=1)
+    over = (await enroll(school, course)).enrollment
+    school.world.clock.advance(86_400)
+    again = await enroll(school, course)
+    assert (again.created, again.enrollment.id != over.id, len(school.gateway.paid)) == (True, True, 2)
+    assert [each["id"] for each in await school.enrollments(status="expired")] == [over.id]
+
+
 async def test_a_seat_that_becomes_free_in_a_course_that_has_lost_seats_is_nobodys(school: School) -> None:
     course = await school.course(seats=2, access_days=1)
     first, second, third = await school.crowd(3)
