@@ -36,7 +36,7 @@ def test_faults_at_any_two_points_of_a_story_do_no_harm(share: int) -> None:
 
 
 def test_the_storms_are_real() -> None:
-    outcomes = [simulate(seed) for seed in range(10)]
+    outcomes = [simulate(seed) for seed in range(20)]
     assert sum(outcome.deaths for outcome in outcomes) > 5
     assert sum(outcome.charges for outcome in outcomes) > 10
     assert sum("heard nothing" in line for outcome in outcomes for line in outcome.trace) > 50
