@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -12,7 +13,7 @@ from learnflow_core.audit import AuditRow
 from learnflow_core.errors import Code, LearnFlowError
 from learnflow_core.model import DAY, SECOND, Course, Enrollment, Payment, User
 from learnflow_core.pagination import Page
-from learnflow_core.ports import AuditQuery
+from learnflow_core.ports import AuditQuery, Context
 from learnflow_core.usecases import enrollments, payments
 from learnflow_core.usecases.enrollments import NewEnrollment, ProgressChange
 from learnflow_core.usecases.rehearsal import Rehearsal, rehearse
@@ -134,6 +135,13 @@ async def test_somebody_who_enrols_the_same_person_at_once_is_asked_to_come_agai
     assert (refused.code, refused.retry_after_s) == (Code.SERVICE_UNAVAILABLE, 1)
     assert (await enroll(school, course)).created
     assert len(school.gateway.asked) == 1
+
+
+@pytest.mark.parametrize(("clock", "later"), [(None, 5), (lambda: 7, 7), (lambda: 3, 5)])
+def test_time_passes_as_the_clock_says_and_never_back_and_without_one_not_at_all(
+    clock: Callable[[], int] | None, later: int
+) -> None:
+    assert Context(5, os.urandom, "ada", "req_1", clock).later() == Context(later, os.urandom, "ada", "req_1", clock)
 
 
 async def test_who_comes_again_when_access_is_over_has_another_place_and_pays_for_it(school: School) -> None:
